@@ -1,0 +1,104 @@
+/*
+ * What runs a task: the interface of the executors. There are two kinds.
+ *   Direct (native, local, process): submit borrows the request until on_finished.
+ *   Durable (kubernetes): the Job is the receipt. submit borrows the request only until on_started or on_finished; after on_started the request is nobody's business
+ *   here any more: the Job carries the whole message, and on_completed brings it back, also to a worker that was not there when it began.
+ *
+ * Every member is mandatory. All calls are made on the loop thread; callbacks come from the loop, never inside a call.
+ */
+#ifndef PETIOLE_EXECUTOR_EXECUTOR_H
+#define PETIOLE_EXECUTOR_EXECUTOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "dispatch/request.h"
+
+struct executor;
+
+enum outcome_kind {
+    OUTCOME_SUCCESS,
+    OUTCOME_FAILURE,
+    OUTCOME_RETRY,  /* the task asked for it (celery.exceptions.Retry) */
+    OUTCOME_IGNORE,
+    OUTCOME_REJECT,
+    OUTCOME_LOST,    /* the runner vanished: redelivery rules apply */
+    OUTCOME_REVOKED, /* expired, revoked or terminated: never ran, or was ended */
+};
+
+/* How a task ended. Borrowed for the time of the callback: whoever needs it longer copies. */
+struct outcome {
+    enum outcome_kind kind;
+    struct bytes result;      /* SUCCESS: JSON text of the return value */
+    struct bytes exc_type;    /* FAILURE, RETRY, LOST, REVOKED: "ValueError" */
+    struct bytes exc_module;  /* "builtins", "petiole.exceptions" */
+    struct bytes exc_message; /* JSON text of an array: the exception's args */
+    struct bytes traceback;   /* text; empty: null in the document */
+    double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
+    bool requeue;             /* REJECT */
+    bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
+    double runtime_s;
+};
+
+/* A durable task that has ended (or that a restart found). Views are borrowed. */
+struct completion {
+    struct bytes receipt;      /* names it for executor_ops.forget: the Job's name */
+    struct bytes record;       /* codec/message_record.h */
+    struct bytes tag;          /* the delivery it came from */
+    bool is_settled;           /* the delivery is known to be settled */
+    const struct outcome *outcome;
+};
+
+struct executor_events {
+    /* Ready for submissions (templates loaded, Jobs listed and adopted, threads up). Once. */
+    void (*on_ready)(void *context, struct executor *executor);
+    /* More places are free than before. */
+    void (*on_free_slots)(void *context, struct executor *executor);
+    /* Direct: the task's body begins. Durable: the Job exists; `receipt` is its name; the request is the caller's again. `is_adopted`: it existed already. */
+    void (*on_started)(void *context, struct request *request, struct bytes receipt);
+    /* Direct: it has ended. Durable: it ended before a Job existed (bad value, refused, lost lease). Exactly once per submit that had no durable on_started. */
+    void (*on_finished)(void *context, struct request *request, const struct outcome *outcome);
+    /* Durable only: the pod has begun to run (for STARTED). */
+    void (*on_running)(void *context, const struct completion *running);
+    /* Durable only: a Job of ours has ended. Comes again after a restart until it is forgotten. */
+    void (*on_completed)(void *context, const struct completion *completion);
+    /* Something that an operator must know; `level` as in log.h. */
+    void (*on_notice)(void *context, int level, const char *text);
+};
+
+struct executor_ops {
+    const char *name; /* "kubernetes" */
+    bool is_durable;
+    /* Begins to work; on_ready follows. */
+    void (*start)(struct executor *executor);
+    /* How many more submissions fit now. */
+    size_t (*free_slots)(const struct executor *executor);
+    /* Runs `request`, which must have a free slot. */
+    void (*submit)(struct executor *executor, struct request *request);
+    /* Ends a running request; on_finished still comes. */
+    void (*cancel)(struct executor *executor, struct request *request);
+    /* Durable only, else no effect: the delivery of `receipt` is settled. */
+    void (*note_settled)(struct executor *executor, struct bytes receipt);
+    /* Durable only: the result is stored and the delivery settled; the receipt may go. */
+    void (*forget)(struct executor *executor, struct bytes receipt);
+    /* How many are running, for metrics and shutdown. */
+    size_t (*running_count)(const struct executor *executor);
+    /* Stops taking work. Direct: with `kill` ends what runs, else waits for it. Durable: finishes the requests under way (on_started or on_finished come), leaves Jobs alone. Then on_closed, after which the executor is freed. */
+    void (*close)(struct executor *executor, bool kill, void (*on_closed)(void *context), void *context);
+};
+
+/* The head of every implementation's struct. */
+struct executor {
+    const struct executor_ops *ops;
+};
+
+/* Helpers for all executors */
+
+/* Makes `ret_outcome` a FAILURE with petiole.exceptions.<category>, args [sentence, details] (contracts: Failures). `details` is JSON object text. Allocated in `arena`. */
+void executor_failure(struct arena *arena, const char *category, const char *sentence, const char *details,
+                      struct outcome *ret_outcome);
+
+#endif
