@@ -11,6 +11,10 @@
 #include <strings.h>
 #include <time.h>
 
+/* With clang and _FORTIFY_SOURCE these are macros in glibc, which cannot be poisoned. */
+#undef sprintf
+#undef vsprintf
+
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf strtok gets
 #pragma GCC poison atoi atol atoll atof asctime ctime gmtime localtime
 
