@@ -7,12 +7,13 @@
 
 #define PRINTF_FORMAT(format_index, first_index)                                                   \
     __attribute__((format(printf, format_index, first_index)))
-#define MUST_CHECK       __attribute__((warn_unused_result))
+#define MUST_CHECK        __attribute__((warn_unused_result))
 #define CLEANUP(function) __attribute__((cleanup(function)))
-#define UNUSED           __attribute__((unused))
+#define UNUSED            __attribute__((unused))
 
 /* The struct of type `type` whose member `member` lies at `pointer`. */
-#define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member)                                                        \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 

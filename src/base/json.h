@@ -31,7 +31,8 @@ enum json_type {
 
 struct json {
     enum json_type type;
-    struct bytes text; /* the value as written, quotes and brackets included; borrows from the parsed text */
+    struct bytes
+        text; /* the value as written, quotes and brackets included; borrows from the parsed text */
 };
 
 /* Walks the members of an array or object; made by json_walk. */

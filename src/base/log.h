@@ -13,8 +13,18 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR, LOG_CRITICAL };
-enum log_form { LOG_FORM_TEXT, LOG_FORM_JSON };
+enum log_level {
+    LOG_DEBUG,
+    LOG_INFO,
+    LOG_WARNING,
+    LOG_ERROR,
+    LOG_CRITICAL
+};
+
+enum log_form {
+    LOG_FORM_TEXT,
+    LOG_FORM_JSON
+};
 
 /* Sends lines of at least `level` to `path` (NULL: stderr), appending. `color` is for terminals and text only. Before the first call: WARNING, text,
  * stderr. */
@@ -31,12 +41,15 @@ bool log_enabled(enum log_level level);
 bool log_level_parse(const char *text, enum log_level *ret_level) MUST_CHECK;
 const char *log_level_name(enum log_level level);
 
-/* Writes one line; line breaks stay as they are in text and are escaped in JSON. Control characters of a peer's text are
- * escaped by the caller's use of log_safe. */
+/* Writes one line. Control characters, line breaks too, are written as escapes (\n, \x1b): a peer's text cannot forge a line. */
 void log_write(enum log_level level, const char *format, ...) PRINTF_FORMAT(2, 3);
 
 /* As log_write, about one task: JSON lines get task_id and task_name members. */
-void log_task(enum log_level level, struct bytes task_name, struct bytes task_id, const char *format, ...)
-    PRINTF_FORMAT(4, 5);
+void log_task(enum log_level level, struct bytes task_name, struct bytes task_id,
+              const char *format, ...) PRINTF_FORMAT(4, 5);
+
+/* As log_task with a block of lines below the message, such as a traceback, whose line breaks are kept. JSON lines get it as member "traceback". */
+void log_task_block(enum log_level level, struct bytes task_name, struct bytes task_id,
+                    struct bytes block, const char *format, ...) PRINTF_FORMAT(5, 6);
 
 #endif

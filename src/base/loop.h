@@ -17,7 +17,10 @@
 struct loop;
 struct uv_loop_s;
 
-enum loop_clock { LOOP_CLOCK_REAL, LOOP_CLOCK_VIRTUAL };
+enum loop_clock {
+    LOOP_CLOCK_REAL,
+    LOOP_CLOCK_VIRTUAL
+};
 
 typedef void(loop_fn)(void *context);
 
