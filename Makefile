@@ -139,8 +139,8 @@ $(OBJECTS)/tests/fuzz_%: $(OBJECTS)/tests/fuzz/fuzz_%.o $(LIBRARY)
 -include $(shell find $(OBJECTS) -name '*.d' 2>/dev/null)
 
 # --- testing -------------------------------------------------------------------------------------------------
-RUN_TESTS = $(PYTHON) tests/support/run_tests.py
-STAGES    = $(RUN_TESTS) --petiole $(OUT)/petiole --stage
+RUN_TESTS = $(PYTHON) tests/support/run_tests.py --variant $(VARIANT)
+STAGES    = $(RUN_TESTS) --stage
 .PHONY: test check check-unit check-replay check-integration check-kubernetes $(CHECKS)
 .PHONY: asan tsan coverage fuzz format lint demo bench deps install clean
 

@@ -1,0 +1,12 @@
+#!/bin/sh
+# codec/ and dispatch/ never see a clock, a socket or libuv: time is an argument, bytes come from a
+# caller. Exits 1 and names each include that breaks this.
+set -eu
+cd "${1:-src}"
+foreign='uv\.h|uv/|curl/|hiredis|amqp|rabbitmq|openssl/|(sys/)?time\.h|netdb\.h|poll\.h'
+foreign="$foreign|sys/(timerfd|socket|epoll)\.h"
+ours='base/(loop|stream|http_client|redis_link)[a-z_]*\.h'
+if find codec dispatch -name '*.[ch]' -exec grep -nHE "^ *# *include *[<\"]($foreign|$ours)" {} +; then
+    echo "codec/ and dispatch/ must stay pure"
+    exit 1
+fi
