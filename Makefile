@@ -33,7 +33,7 @@ PROGRAM   := $(if $(MAIN),$(OUT)/petiole)
 PLUGINS   := $(patsubst include/samples/%.c,$(OUT)/%.so,$(wildcard include/samples/*.c))
 SUPPORT   := $(patsubst %.c,$(OBJECTS)/%.o,$(wildcard tests/support/*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(OBJECTS)/tests/%,$(wildcard tests/unit/test_*.c))
-REPLAY    := $(if $(wildcard tests/replay/*.c),$(OBJECTS)/tests/replay)
+REPLAY    := $(if $(wildcard tests/replay/*.c),$(OBJECTS)/tests/player)
 FUZZ      := $(patsubst tests/fuzz/%.c,$(OBJECTS)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 FORMATTED  = $(wildcard src/*/*.[ch] include/*.h include/samples/*.[ch] tests/*/*.[ch])
 CHECKS    := $(patsubst check_%,check-%,$(basename $(notdir $(wildcard tests/checks/check_*.sh tests/checks/check_*.py))))
@@ -72,6 +72,7 @@ VARIANT_coverage := -O0 -g --coverage
 VARIANT_fuzz     := $(SANITIZED) -fsanitize=address,undefined,fuzzer-no-link
 LINK_release     := $(HARDENING_LINK)
 LINK_clang       := $(HARDENING_LINK)
+LINK_asan        := $(if $(filter gcc,$(COMPILER)),-static-libubsan) # gcc's shared one writes no log_path
 ifeq ($(VARIANT_$(VARIANT)),)
 $(error VARIANT is one of release clang asan tsan coverage fuzz, not "$(VARIANT)")
 endif
@@ -93,14 +94,14 @@ help: ## Show this list
 unit: $(UNIT)
 replay: $(REPLAY)
 
-# Rewritten only when the command changed, which rebuilds every object. Says which library is missing.
+# Rewritten only when the command changed, which rebuilds everything. Says which library is missing.
 $(OBJECTS)/flags: FORCE
 	@command -v pkg-config >/dev/null || { echo "pkg-config is missing: apt-get install pkg-config" >&2; exit 1; }
 	@pkg-config --exists $(MODULES) || for pair in $(LIBRARIES); do pkg-config --exists "$${pair%%:*}" || { \
 	    echo "library $${pair%%:*} is missing: apt-get install $${pair##*:}" >&2; exit 1; }; done
 	@command -v $(firstword $(CC)) >/dev/null || { echo "$(firstword $(CC)) is missing: apt-get install $(firstword $(CC))" >&2; exit 1; }
 	@mkdir -p $(@D)
-	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
+	@echo '$(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(COMPILE) $(LINK)' >$@
 
 $(OBJECTS)/cmocka: | $(OBJECTS)/flags
 	@pkg-config --exists cmocka || { echo "library cmocka is missing: apt-get install libcmocka-dev" >&2; exit 1; }
@@ -122,13 +123,13 @@ $(OUT)/petiole: $(MAIN:%.c=$(OBJECTS)/%.o) $(LIBRARY)
 
 $(OUT)/%.so: include/samples/%.c $(OBJECTS)/flags
 	@$(if $(Q),echo "  LINK  $@")
-	$(Q)$(COMPILE) $(WERROR) -fPIC -shared $(LINK_$(VARIANT)) $(LDFLAGS) -MMD -MP -MF $(OBJECTS)/$*.d -o $@ $<
+	$(Q)$(COMPILE) $(WERROR) -fPIC -shared $(filter -Wl%,$(LINK_$(VARIANT))) $(LDFLAGS) -MMD -MP -MF $(OBJECTS)/$*.d -o $@ $<
 
 $(OBJECTS)/tests/test_%: $(OBJECTS)/tests/unit/test_%.o $(SUPPORT) $(LIBRARY) | $(OBJECTS)/cmocka
 	@$(if $(Q),echo "  LINK  $@")
 	$(Q)$(LINK) -pie -o $@ $^ $(CMOCKA_LIBS) $(LIBRARY_LIBS)
 
-$(OBJECTS)/tests/replay: $(patsubst %.c,$(OBJECTS)/%.o,$(wildcard tests/replay/*.c)) $(SUPPORT) $(LIBRARY) | $(OBJECTS)/cmocka
+$(OBJECTS)/tests/player: $(patsubst %.c,$(OBJECTS)/%.o,$(wildcard tests/replay/*.c)) $(SUPPORT) $(LIBRARY) | $(OBJECTS)/cmocka
 	@$(if $(Q),echo "  LINK  $@")
 	$(Q)$(LINK) -pie -o $@ $^ $(CMOCKA_LIBS) $(LIBRARY_LIBS)
 

@@ -221,7 +221,7 @@ def run_unit(context: Context, program: Path) -> Counts:
 def replay_stage(context: Context) -> Counts:
     """Run every scenario of tests/replay under a virtual clock; each is one test."""
     counts = Counts()
-    program = context.objects / "tests" / "replay"
+    program = context.objects / "tests" / "player"
     for scenario in sorted(Path("tests/replay").glob("*.scenario")):
         print(f"-- {scenario.name}", flush=True)
         if program.exists():
