@@ -9,7 +9,7 @@ objects=${BUILD:-build}/release/src
 # Constant tables of pointers are writable only to the loader: .data.rel.ro. A function's static is "name.0".
 found=$(find src -name '*.c' | sort | while read -r source; do
     object=${objects%/src}/${source%.c}.o
-    [ -f "$object" ] || { echo "$source has no object"; continue; }
+    [ -f "$object" ] || { echo "$object is missing: build first" >&2; exit 1; }
     name=${source#src/}
     nm --format=sysv "$object" | awk -F'|' -v file="${name%.c}" '
         $7 ~ /^\*COM\*|^\.(data|bss|tdata|tbss)/ && $7 !~ /^\.data\.rel\.ro/ && $4 !~ /SECTION|FILE/ {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Every setting that the worker knows is in the README, and Petiole's own are in the ConfigMap too.
 
-The settings are the rows `SETTING(name, ...)` of src/worker/settings_table.h. Run from the top
-folder without arguments. Prints a line for each missing setting and exits 1, else exits 0; a tree
-without the table has nothing to compare.
+The settings are the rows `SETTING(name, ...)` of src/worker/settings_table.h; a comment line that
+begins with "Petiole's" or "Celery's" says whose the rows below it are. Run from the top folder
+without arguments. Prints a line for each missing setting and exits 1, else exits 0; a tree without
+the table has nothing to compare.
 """
 
 from __future__ import annotations
@@ -15,15 +16,23 @@ from pathlib import Path
 TABLE = Path("src/worker/settings_table.h")
 README = Path("README.md")
 CONFIG_MAP = Path("k8s/base/configmap.yaml")
-ROW = re.compile(r'^\s*SETTING\w*\(\s*"?([a-z][a-z0-9_]*)', re.MULTILINE)
-OWN = re.compile(
-    r"^(kubernetes_|tenant_|local_|native_)|^(worker_http_address|worker_lookahead|tasks)$"
-)
+ROW = re.compile(r'^SETTING\w*\(\s*"?([a-z][a-z0-9_]*)')
+SECTION = re.compile(r"^/\* (?P<owner>Petiole's|Celery's)")
 
 
-def settings() -> list[str]:
-    """Return the names of the table's rows in their order."""
-    return ROW.findall(TABLE.read_text())
+def settings() -> tuple[list[str], list[str]]:
+    """Return the names of all rows of the table, and of those that are Petiole's own."""
+    every: list[str] = []
+    own: list[str] = []
+    owner = None
+    for line in TABLE.read_text().splitlines():
+        if section := SECTION.match(line):
+            owner = section["owner"]
+        elif row := ROW.match(line):
+            every.append(row[1])
+            if owner == "Petiole's":
+                own.append(row[1])
+    return every, own
 
 
 def missing(names: list[str], path: Path) -> list[str]:
@@ -36,10 +45,10 @@ def main() -> int:
     """Compare the table with what operators read."""
     if not TABLE.exists():
         return 0
-    names = settings()
-    found = [] if names else [f"{TABLE}: has no row of the form SETTING(name, ...)"]
-    found += missing(names, README)
-    found += missing([name for name in names if OWN.match(name)], CONFIG_MAP)
+    every, own = settings()
+    found = [] if every and own else [f"{TABLE}: lacks SETTING(name, ...) rows or section comments"]
+    found += missing(every, README)
+    found += missing(own, CONFIG_MAP)
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 
