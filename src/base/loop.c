@@ -26,6 +26,7 @@ struct loop {
     uv_loop_t uv;
     enum loop_clock clock;
     int64_t now_ms;
+    uint64_t uv_read_ms; /* libuv's clock when now_ms was read */
     int64_t virtual_elapsed_ms;
     uint64_t virtual_random;
     struct timer_heap timers;
@@ -51,9 +52,11 @@ static int64_t read_clock_ms(void)
 
 static void refresh_clock(struct loop *loop)
 {
+    uv_update_time(&loop->uv);
     loop->now_ms = loop->clock == LOOP_CLOCK_REAL
                        ? read_clock_ms()
                        : LOOP_VIRTUAL_START_MS + loop->virtual_elapsed_ms;
+    loop->uv_read_ms = uv_now(&loop->uv);
 }
 
 /* Makes the calls that were deferred before this moment; what they defer waits for the next turn. */
@@ -219,9 +222,15 @@ struct uv_loop_s *loop_uv(struct loop *loop)
     return &loop->uv;
 }
 
+/* After a wait the callbacks of sockets come before on_after_wait; libuv's own clock is already right for them. */
 int64_t loop_now_ms(const struct loop *loop)
 {
-    return loop->now_ms;
+    if (loop->clock == LOOP_CLOCK_VIRTUAL) {
+        return loop->now_ms;
+    }
+    uint64_t uv_now_ms = uv_now(&loop->uv);
+    return uv_now_ms > loop->uv_read_ms ? loop->now_ms + (int64_t)(uv_now_ms - loop->uv_read_ms)
+                                        : loop->now_ms;
 }
 
 double loop_wall_s(const struct loop *loop)
@@ -237,7 +246,8 @@ double loop_wall_s(const struct loop *loop)
 void loop_start_timer(struct loop *loop, struct timer *timer, int64_t delay_ms)
 {
     int64_t delay = delay_ms > 0 ? delay_ms : 0;
-    int64_t due_ms = delay > INT64_MAX - loop->now_ms ? INT64_MAX - 1 : loop->now_ms + delay;
+    int64_t now_ms = loop_now_ms(loop);
+    int64_t due_ms = delay > INT64_MAX - now_ms ? INT64_MAX - 1 : now_ms + delay;
     timer_heap_start(&loop->timers, timer, due_ms);
 }
 
