@@ -23,21 +23,25 @@ enum message_fault {
     MESSAGE_INVALID,     /* "Received invalid task message: ...": reject */
 };
 
-enum message_flag { MESSAGE_UNSET = -1, MESSAGE_NO = 0, MESSAGE_YES = 1 };
+enum message_flag {
+    MESSAGE_UNSET = -1,
+    MESSAGE_NO = 0,
+    MESSAGE_YES = 1
+};
 
 struct message {
-    int protocol;                 /* 1 or 2 */
-    struct bytes task;            /* registered name */
+    int protocol;      /* 1 or 2 */
+    struct bytes task; /* registered name */
     struct bytes id;
-    struct bytes shadow;          /* name for logs; empty: none */
+    struct bytes shadow; /* name for logs; empty: none */
     struct bytes root_id;
-    struct bytes parent_id;       /* empty: none */
-    struct bytes group;           /* empty: none */
+    struct bytes parent_id; /* empty: none */
+    struct bytes group;     /* empty: none */
     struct json group_index;
     int64_t retries;
-    struct bytes eta;             /* ISO 8601 text; empty: none */
+    struct bytes eta; /* ISO 8601 text; empty: none */
     struct bytes expires;
-    double hard_limit_s;          /* 0: none */
+    double hard_limit_s; /* 0: none */
     double soft_limit_s;
     struct bytes argsrepr;
     struct bytes kwargsrepr;
@@ -48,18 +52,20 @@ struct message {
     struct bytes correlation_id;
     struct json stamped_headers;
     struct json stamps;
-    struct json headers;          /* the object as received (protocol 2), or as converted (protocol 1) */
+    struct json headers; /* the object as received (protocol 2), or as converted (protocol 1) */
     struct json properties;
-    struct bytes queue;           /* routing key: where it came from */
+    struct bytes queue; /* routing key: where it came from */
     struct bytes exchange;
     int64_t priority;
     bool redelivered;
+    double eta_wall_s; /* eta as seconds since 1970; 0: none */
+    double expires_wall_s;
     struct bytes content_type;
     struct bytes content_encoding;
-    struct bytes body;            /* decompressed, serialized; set by message_open_body */
-    struct json args;             /* set by message_open_body for JSON bodies; JSON_ABSENT before */
+    struct bytes body; /* decompressed, serialized; set by message_open_body */
+    struct json args;  /* set by message_open_body for JSON bodies; JSON_ABSENT before */
     struct json kwargs;
-    struct json callbacks;        /* of embed; JSON_ABSENT or JSON_NULL when none */
+    struct json callbacks; /* of embed; JSON_ABSENT or JSON_NULL when none */
     struct json errbacks;
     struct json chain;
     struct json chord;
@@ -68,15 +74,26 @@ struct message {
 /* The name for logs and events: shadow, else task. */
 struct bytes message_display_name(const struct message *message);
 
-/* Reads the headers of `delivery` (protocol 1: its body too) into `ret_message`. A fault other than FINE comes with a sentence in `reterr`, and with task
- * and id filled in as far as they are known. */
-enum message_fault message_read(const struct delivery *delivery, struct message *ret_message,
-                                struct error *reterr);
+/* What is allowed in a body. */
+struct message_rules {
+    const char *const *accept; /* accept_content: names ("json") or MIME types; ends with NULL */
+    size_t max_body_bytes;     /* after decompression */
+};
 
-/* Decompresses and parses the body: sets body, args, kwargs and the embed members. Refuses content types other than `accept` ("json" names and MIME types, ends with
- * NULL). A decompressed body has at most `max_bytes`. */
-enum message_fault message_open_body(const struct delivery *delivery, const char *const *accept,
-                                     size_t max_bytes, struct message *message, struct error *reterr);
+/* Reads the headers of `delivery` (protocol 1: its body too) into `ret_message`. A fault other than
+ * FINE comes with a sentence in `reterr`; task and id are filled in as far as they are known. */
+enum message_fault message_read(const struct delivery *delivery, const struct message_rules *rules,
+                                struct message *ret_message, struct error *reterr);
+
+/* Decompresses and parses the body: sets body, args, kwargs and the members of embed. Only JSON is
+ * opened; a content type that `rules` does not accept is refused as Kombu refuses it. */
+enum message_fault message_open_body(const struct delivery *delivery,
+                                     const struct message_rules *rules, struct message *message,
+                                     struct error *reterr);
+
+/* Reads the protocol 2 headers that stand in message->headers. For message_read and message_record_read. */
+enum message_fault message_read_headers(struct arena *arena, struct message *message,
+                                        struct error *reterr);
 
 /* SHA-256, as 64 lower-case hex digits and a NUL in `ret_text`, of what makes two copies of a message the same: task, id, retries, nesting and the decompressed
  * body. A redelivered copy has the same digest. */

@@ -1,0 +1,272 @@
+#include "codec/message_body.h"
+
+#include <zlib.h>
+
+static enum message_fault refuse(enum message_fault fault, struct error *reterr,
+                                 const char *sentence)
+{
+    (void)error_set(reterr, ERROR_INVALID, "%s", sentence);
+    return fault;
+}
+
+/* Content types */
+
+static bool is_json_type(struct bytes content_type)
+{
+    return bytes_equal(content_type, BYTES("application/json"));
+}
+
+/* Whether `accept` has this MIME type, by itself or by Kombu's short name. */
+static bool is_accepted(struct bytes content_type, const char *const *accept)
+{
+    static const char *const names[][2] = {
+        {"json", "application/json"},
+        {"pickle", "application/x-python-serialize"},
+        {"yaml", "application/x-yaml"},
+        {"msgpack", "application/x-msgpack"},
+    };
+    for (; *accept; accept++) {
+        if (bytes_equal_text(content_type, *accept)) {
+            return true;
+        }
+        for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
+            if (strcmp(*accept, names[index][0]) == 0
+                && bytes_equal_text(content_type, names[index][1])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static enum message_fault check_content_type(const struct delivery *delivery,
+                                             const struct message_rules *rules,
+                                             struct error *reterr)
+{
+    struct bytes content_type = delivery->content_type;
+    if (!is_accepted(content_type, rules->accept)) {
+        (void)error_set(reterr, ERROR_REFUSED,
+                        "Refusing to deserialize untrusted content of type %.*s; accept_content "
+                        "does not have it",
+                        BYTES_FORMAT(content_type.length > 0 ? content_type : BYTES("null")));
+        return MESSAGE_INVALID;
+    }
+    if (!is_json_type(content_type)) {
+        (void)error_set(reterr, ERROR_UNSUPPORTED,
+                        "content of type %.*s cannot be read here; let the client send json",
+                        BYTES_FORMAT(content_type));
+        return MESSAGE_INVALID;
+    }
+    return MESSAGE_FINE;
+}
+
+/* Compression */
+
+/* Inflates a zlib stream (what Kombu calls gzip) or a gzip file into the arena. */
+static bool inflate_body(struct bytes packed, size_t max_bytes, struct arena *arena,
+                         struct bytes *ret_plain, struct error *reterr)
+{
+    struct buffer plain;
+    buffer_init(&plain, max_bytes);
+    z_stream stream = {0};
+    if (inflateInit2(&stream, 15 + 32) != Z_OK) {
+        return error_set(reterr, ERROR_TEMPORARY, "no memory to decompress the body");
+    }
+
+    union {
+        const char *constant;
+        Bytef *mutable; /* zlib's next_in is not const, and zlib does not write there */
+    } input = {.constant = packed.data};
+
+    stream.next_in = input.mutable;
+    stream.avail_in = (uInt)packed.length;
+    int status = Z_OK;
+    while (status == Z_OK) {
+        char *place = buffer_reserve(&plain, 4096);
+        size_t room = place ? 4096 : plain.max_bytes - plain.length;
+        place = place ? place : buffer_reserve(&plain, room);
+        stream.next_out = (Bytef *)place;
+        stream.avail_out = (uInt)room;
+        status = room > 0 ? inflate(&stream, Z_NO_FLUSH) : Z_MEM_ERROR;
+        buffer_grew(&plain, room - stream.avail_out);
+    }
+    (void)inflateEnd(&stream);
+    bool ok = status == Z_STREAM_END;
+    if (ok) {
+        *ret_plain = arena_copy(arena, buffer_view(&plain));
+    } else if (status == Z_MEM_ERROR) {
+        (void)error_set(reterr, ERROR_TOO_LARGE, "the decompressed body has more than %zu bytes",
+                        max_bytes);
+    } else {
+        (void)error_set(reterr, ERROR_INVALID, "the compressed body is corrupt");
+    }
+    buffer_fini(&plain);
+    return ok;
+}
+
+/* The body as it was serialized (kombu/message.py: Message.__init__ decompresses by the header). */
+static bool decompress(const struct delivery *delivery, size_t max_bytes, struct bytes *ret_plain,
+                       struct error *reterr)
+{
+    struct json header = json_get(delivery->headers, "compression");
+    struct bytes method = {NULL, 0};
+    if (json_is_null(header)) {
+        if (delivery->body.length > max_bytes) {
+            return error_set(reterr, ERROR_TOO_LARGE, "the body has more than %zu bytes",
+                             max_bytes);
+        }
+        *ret_plain = delivery->body;
+        return true;
+    }
+    if (!json_string(header, delivery->arena, &method)) {
+        return error_set(reterr, ERROR_INVALID, "the compression header is not a string");
+    }
+    if (bytes_equal(method, BYTES("application/x-gzip")) || bytes_equal(method, BYTES("gzip"))
+        || bytes_equal(method, BYTES("zlib"))) {
+        return inflate_body(delivery->body, max_bytes, delivery->arena, ret_plain, reterr);
+    }
+    return error_set(reterr, ERROR_UNSUPPORTED,
+                     "compression %.*s cannot be read here; let the client use gzip",
+                     BYTES_FORMAT(method));
+}
+
+/* Shapes */
+
+static void read_embed(struct json embed, struct message *message)
+{
+    message->callbacks = json_get(embed, "callbacks");
+    message->errbacks = json_get(embed, "errbacks");
+    message->chain = json_get(embed, "chain");
+    message->chord = json_get(embed, "chord");
+}
+
+static enum message_fault check_arguments(const struct message *message, struct error *reterr)
+{
+    if (message->args.type != JSON_ARRAY) {
+        return refuse(MESSAGE_INVALID, reterr, "Task arguments must be a list");
+    }
+    if (message->kwargs.type != JSON_OBJECT) {
+        return refuse(MESSAGE_INVALID, reterr, "Task keyword arguments must be a mapping");
+    }
+    return MESSAGE_FINE;
+}
+
+/* `value`, or `otherwise` when it is absent or null. */
+static struct json or_default(struct json value, struct json otherwise)
+{
+    return json_is_null(value) ? otherwise : value;
+}
+
+static const struct json empty_list = {JSON_ARRAY, {"[]", 2}};
+static const struct json empty_object = {JSON_OBJECT, {"{}", 2}};
+
+enum message_fault message_body_parse(struct bytes body, struct message *message,
+                                      struct error *reterr)
+{
+    struct json value;
+    if (!json_parse(body, &value, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    message->body = body;
+    if (value.type == JSON_OBJECT && json_get(value, "args").type != JSON_ABSENT) {
+        /* Protocol 2 headers over a body in the form of protocol 1 (celery/worker/strategy.py: hybrid_to_proto2). */
+        message->args = or_default(json_get(value, "args"), empty_list);
+        message->kwargs = or_default(json_get(value, "kwargs"), empty_object);
+        read_embed(value, message);
+        return check_arguments(message, reterr);
+    }
+    if (value.type != JSON_ARRAY || json_count(value) != 3) {
+        return refuse(MESSAGE_INVALID, reterr,
+                      "the body is not a list of arguments, keyword arguments and options");
+    }
+    struct json embed = json_at(value, 2);
+    if (!json_is_null(embed) && embed.type != JSON_OBJECT) {
+        return refuse(MESSAGE_INVALID, reterr, "the third item of the body is not a mapping");
+    }
+    message->args = json_at(value, 0);
+    message->kwargs = json_at(value, 1);
+    read_embed(embed, message);
+    return check_arguments(message, reterr);
+}
+
+enum message_fault message_body_open(const struct delivery *delivery,
+                                     const struct message_rules *rules, struct message *message,
+                                     struct error *reterr)
+{
+    struct bytes plain;
+    if (!decompress(delivery, rules->max_body_bytes, &plain, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    enum message_fault fault = check_content_type(delivery, rules, reterr);
+    return fault == MESSAGE_FINE ? message_body_parse(plain, message, reterr) : fault;
+}
+
+/* Protocol 1 */
+
+static void append_member(struct buffer *out, const char *separator, const char *key,
+                          struct json value)
+{
+    (void)buffer_format(out, "%s\"%s\": ", separator, key);
+    (void)buffer_append(out, json_is_null(value) ? BYTES("null") : value.text);
+}
+
+static void append_headers(struct buffer *out, struct json old)
+{
+    static const char *const copied[] = {"id",  "group_index", "retries",
+                                         "eta", "expires",     "timelimit"};
+    (void)buffer_append_text(out, "{\"lang\": \"py\"");
+    append_member(out, ", ", "task", json_get(old, "task"));
+    for (size_t index = 0; index < ARRAY_LENGTH(copied); index++) {
+        append_member(out, ", ", copied[index], json_get(old, copied[index]));
+    }
+    struct json group = json_get(old, "taskset");
+    append_member(out, ", ", "group", group.type == JSON_ABSENT ? json_get(old, "group") : group);
+    (void)buffer_append_byte(out, '}');
+}
+
+static void append_body(struct buffer *out, struct json old)
+{
+    (void)buffer_append_byte(out, '[');
+    (void)buffer_append(out, or_default(json_get(old, "args"), empty_list).text);
+    (void)buffer_append_text(out, ", ");
+    (void)buffer_append(out, or_default(json_get(old, "kwargs"), empty_object).text);
+    append_member(out, ", {", "callbacks", json_get(old, "callbacks"));
+    append_member(out, ", ", "errbacks", json_get(old, "errbacks"));
+    (void)buffer_append_text(out, ", \"chain\": null");
+    append_member(out, ", ", "chord", json_get(old, "chord"));
+    (void)buffer_append_text(out, "}]");
+}
+
+enum message_fault message_body_read_protocol1(const struct delivery *delivery,
+                                               const struct message_rules *rules,
+                                               struct message *message, struct error *reterr)
+{
+    struct bytes plain;
+    struct json old;
+    if (!decompress(delivery, rules->max_body_bytes, &plain, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    enum message_fault fault = check_content_type(delivery, rules, reterr);
+    if (fault != MESSAGE_FINE) {
+        return fault;
+    }
+    if (!json_parse(plain, &old, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    if (json_get(old, "task").type != JSON_STRING) {
+        return refuse(MESSAGE_UNKNOWN, reterr, "neither headers nor body name a task");
+    }
+    struct buffer out;
+    buffer_init(&out, plain.length * 2 + 1024);
+    append_headers(&out, old);
+    struct bytes headers = arena_copy(delivery->arena, buffer_view(&out));
+    buffer_clear(&out);
+    append_body(&out, old);
+    struct bytes body = arena_copy(delivery->arena, buffer_view(&out));
+    buffer_fini(&out);
+    if (!json_parse(headers, &message->headers, reterr)) {
+        return MESSAGE_INVALID;
+    }
+    fault = message_read_headers(delivery->arena, message, reterr);
+    return fault == MESSAGE_FINE ? message_body_parse(body, message, reterr) : fault;
+}
