@@ -86,7 +86,7 @@ LINK     = $(CC) -pthread $(VARIANT_$(VARIANT)) $(CFLAGS) $(LINK_$(VARIANT)) -Wl
 
 # --- building ------------------------------------------------------------------------------------------------
 .PHONY: all help unit replay FORCE
-all: $(PROGRAM) $(PLUGINS) ## Build build/petiole and the sample plugin (hardened; DEVELOPER=1: warnings are errors)
+all: $(LIBRARY) $(PROGRAM) $(PLUGINS) ## Build build/petiole and the sample plugin (hardened; DEVELOPER=1: warnings are errors)
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile

@@ -3,7 +3,7 @@
 # caller. Exits 1 and names each include that breaks this.
 set -eu
 cd "${1:-src}"
-foreign='uv\.h|uv/|curl/|hiredis|amqp|rabbitmq|openssl/|(sys/)?time\.h|netdb\.h|poll\.h'
+foreign='uv\.h|uv/|curl/|hiredis|amqp|rabbitmq|openssl/(ssl|bio)\.h|(sys/)?time\.h|netdb\.h|poll\.h'
 foreign="$foreign|sys/(timerfd|socket|epoll)\.h"
 ours='base/(loop|stream|http_client|redis_link)[a-z_]*\.h'
 files=$(find codec dispatch -name '*.[ch]') # fails when one of them is missing
