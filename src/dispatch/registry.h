@@ -13,32 +13,39 @@
 #include "base/memory.h"
 #include "codec/message.h"
 
-enum task_executor { TASK_KUBERNETES, TASK_LOCAL, TASK_PROCESS, TASK_NATIVE };
+enum task_executor {
+    TASK_KUBERNETES,
+    TASK_LOCAL,
+    TASK_PROCESS,
+    TASK_NATIVE
+};
+
 #define TASK_EXECUTOR_COUNT 4
 
 /* One row of `tasks`. Strings live as long as the registry. */
 struct task_type {
     const char *pattern; /* a name or a glob (fnmatch) */
     enum task_executor executor;
-    const char *job_template;       /* path of the template; NULL: none (kubernetes and local need one) */
-    size_t job_template_index;      /* the executor's number for it, set when it is loaded */
-    const char *const *overrides;   /* JSON pointers that a message may set; ends with NULL */
+    const char *job_template; /* path of the template; NULL: none (kubernetes and local need one) */
+    size_t job_template_index;    /* the executor's number for it, set when it is loaded */
+    const char *const *overrides; /* JSON pointers that a message may set; ends with NULL */
     bool acks_late;
-    bool acks_on_failure;           /* acks_on_failure_or_timeout and its split forms */
+    bool acks_on_failure; /* acks_on_failure_or_timeout and its split forms */
     bool acks_on_timeout;
     bool reject_on_worker_lost;
     enum message_flag ignore_result;
     bool store_errors_even_if_ignored;
     bool track_started;
-    double time_limit_s;            /* 0: none */
+    double time_limit_s; /* 0: none */
     double soft_time_limit_s;
-    const char *const *autoretry_for;   /* exception names: "Class" or "module.Class"; ends with NULL; NULL: none */
+    const char *const
+        *autoretry_for; /* exception names: "Class" or "module.Class"; ends with NULL; NULL: none */
     const char *const *dont_autoretry_for;
-    int64_t max_retries;            /* -1: no limit (None) */
-    double default_retry_delay_s;   /* 180 */
-    double retry_backoff;           /* 0: off; True is 1 */
-    double retry_backoff_max_s;     /* 600 */
-    bool retry_jitter;              /* true */
+    int64_t max_retries;          /* -1: no limit (None) */
+    double default_retry_delay_s; /* 180 */
+    double retry_backoff;         /* 0: off; True is 1 */
+    double retry_backoff_max_s;   /* 600 */
+    bool retry_jitter;            /* true */
 };
 
 /* The defaults of celery.Task for everything that a row leaves out; executor kubernetes. */

@@ -30,20 +30,18 @@ enum request_state {
 };
 
 struct request {
-    struct arena *arena;          /* owned through the delivery when there is one */
-    struct delivery *delivery;    /* owned; NULL for a request that a Job brought back */
+    struct arena *arena;       /* owned through the delivery when there is one */
+    struct delivery *delivery; /* owned; NULL for a request that a Job brought back */
     struct message message;
     const struct task_type *type; /* NULL: not registered */
     enum request_state state;
-    struct bytes tenant;          /* whose it is, once known */
-    double eta_wall_s;            /* 0: none */
-    double expires_wall_s;        /* 0: none */
-    struct timer timer;           /* ETA, waits */
-    struct list_node node;        /* the pipeline's list for its state */
+    struct bytes tenant;   /* whose it is, once known */
+    struct timer timer;    /* ETA, waits */
+    struct list_node node; /* the pipeline's list for its state */
     double started_wall_s;
     int64_t started_ms;
-    void *executor_data;          /* the executor's, while RUNNING */
-    void *report_data;            /* the pipeline's, while REPORTING */
+    void *executor_data; /* the executor's, while RUNNING */
+    void *report_data;   /* the pipeline's, while REPORTING */
 };
 
 /* Moves to `state`; asserts that the table of allowed moves has it. */

@@ -1,0 +1,76 @@
+#include "codec/message_retry.h"
+
+#include <stdio.h>
+#include <uuid/uuid.h>
+
+#include "codec/iso8601.h"
+
+/* UUIDv5 namespace of Petiole's follow-up ids: a random UUID, fixed for ever. */
+static const unsigned char follow_up_namespace[16] = {
+    0x6d, 0x0c, 0x5b, 0x52, 0x5e, 0x0a, 0x4b, 0x8f, 0x9a, 0x5e, 0x1f, 0x0b, 0x7c, 0x4e, 0x2d, 0x91};
+
+/* Whether the member is not copied: it is written anew, or belongs to this delivery only
+ * (celery/app/task.py: x-death headers are stripped when a task is sent again). */
+static bool is_left_out(struct bytes key)
+{
+    static const char *const names[] = {
+        "retries",
+        "eta",
+        "parent_id",
+        "compression",
+        "redelivered",
+        "x-death",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
+    };
+    for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
+        if (bytes_equal_text(key, names[index])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void message_retry_append_headers(struct buffer *buffer, const struct message *message,
+                                  double eta_wall_s)
+{
+    (void)buffer_format(buffer, "{\"retries\": %lld, \"eta\": ", (long long)message->retries + 1);
+    if (eta_wall_s > 0) {
+        (void)buffer_append_byte(buffer, '"');
+        iso8601_append(buffer, eta_wall_s, 0);
+        (void)buffer_append_byte(buffer, '"');
+    } else {
+        (void)buffer_append_text(buffer, "null");
+    }
+    (void)buffer_append_text(buffer, ", \"parent_id\": ");
+    json_append_string(buffer, message->id);
+    struct json_walk walk = json_walk(message->headers);
+    struct bytes key;
+    struct json value;
+    while (json_next_member(&walk, &key, &value)) {
+        if (!is_left_out(key)) {
+            (void)buffer_append_text(buffer, ", \"");
+            (void)buffer_append(buffer, key);
+            (void)buffer_append_text(buffer, "\": ");
+            (void)buffer_append(buffer, value.text);
+        }
+    }
+    (void)buffer_append_byte(buffer, '}');
+}
+
+void message_retry_follow_up_id(const struct message *message, int position, char ret_text[37])
+{
+    struct buffer name;
+    uuid_t id;
+    buffer_init(&name, message->id.length + 128);
+    (void)buffer_append(&name, message->id);
+    (void)buffer_format(&name, "\n%lld\n%lld\n%d", (long long)message->retries,
+                        (long long)message->replaced_task_nesting, position);
+    uuid_generate_sha1(id, follow_up_namespace, name.data, name.length);
+    uuid_unparse_lower(id, ret_text);
+    buffer_fini(&name);
+}

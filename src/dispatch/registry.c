@@ -1,0 +1,106 @@
+#include "dispatch/registry.h"
+
+#include <fnmatch.h>
+
+#include "base/map.h"
+
+const struct task_type registry_defaults = {
+    .executor = TASK_KUBERNETES,
+    .acks_on_failure = true,
+    .acks_on_timeout = true,
+    .ignore_result = MESSAGE_UNSET,
+    .max_retries = 3,
+    .default_retry_delay_s = 180,
+    .retry_backoff_max_s = 600,
+    .retry_jitter = true,
+};
+
+#define REGISTRY_MAX_CACHED_NAMES 10000
+
+struct registry {
+    struct arena *arena;
+    struct task_type **rows; /* owned array; rows live in the arena */
+    size_t count;
+    struct map *
+        found; /* name -> row, so that globs are matched once a name; names come from peers, so it is bounded */
+};
+
+struct registry *registry_new(void)
+{
+    struct registry *registry = memory_new(sizeof(*registry));
+    registry->arena = arena_new(1024);
+    registry->found = map_new();
+    return registry;
+}
+
+void registry_free(struct registry **registry)
+{
+    if (!*registry) {
+        return;
+    }
+    map_free(&(*registry)->found);
+    memory_free(&(*registry)->rows);
+    arena_free(&(*registry)->arena);
+    memory_free(registry);
+}
+
+static const char *copy_text(struct arena *arena, const char *text)
+{
+    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
+}
+
+static const char *const *copy_list(struct arena *arena, const char *const *list)
+{
+    if (!list) {
+        return NULL;
+    }
+    size_t count = 0;
+    while (list[count]) {
+        count++;
+    }
+    const char **copy = arena_alloc(arena, (count + 1) * sizeof(*copy));
+    for (size_t index = 0; index < count; index++) {
+        copy[index] = copy_text(arena, list[index]);
+    }
+    return copy;
+}
+
+struct task_type *registry_add(struct registry *registry, const struct task_type *type)
+{
+    struct task_type *row = arena_alloc(registry->arena, sizeof(*row));
+    *row = *type;
+    row->pattern = copy_text(registry->arena, type->pattern);
+    row->job_template = copy_text(registry->arena, type->job_template);
+    row->overrides = copy_list(registry->arena, type->overrides);
+    row->autoretry_for = copy_list(registry->arena, type->autoretry_for);
+    row->dont_autoretry_for = copy_list(registry->arena, type->dont_autoretry_for);
+    registry->rows = memory_resize(registry->rows, registry->count + 1, sizeof(struct task_type *));
+    registry->rows[registry->count++] = row;
+    return row;
+}
+
+const struct task_type *registry_find(const struct registry *registry, struct bytes task)
+{
+    const struct task_type *known = map_get(registry->found, task);
+    if (known) {
+        return known;
+    }
+    char *name CLEANUP(memory_free_at) = memory_text(task);
+    if (strlen(name) != task.length) {
+        return NULL; /* a NUL inside: no task is called that */
+    }
+    for (size_t index = 0; index < registry->count; index++) {
+        if (fnmatch(registry->rows[index]->pattern, name, 0) == 0) {
+            if (map_count(registry->found) < REGISTRY_MAX_CACHED_NAMES) {
+                (void)map_set(registry->found, task, registry->rows[index]);
+            }
+            return registry->rows[index];
+        }
+    }
+    return NULL;
+}
+
+struct task_type *registry_row(struct registry *registry, size_t index)
+{
+    return index < registry->count ? registry->rows[index] : NULL;
+}

@@ -1,0 +1,58 @@
+#include "dispatch/strategy.h"
+
+#include "dispatch/tenancy.h"
+
+/* Whether a member of embed asks for something: absent, null and empty do not. */
+static bool asks_for(struct json member)
+{
+    return !json_is_null(member) && (member.type != JSON_ARRAY || json_count(member) > 0);
+}
+
+/* What a message asks to happen afterwards that this worker cannot do; NULL: nothing. */
+static const char *unsupported_canvas(const struct message *message)
+{
+    if (asks_for(message->callbacks)) {
+        return "a callback (link)";
+    }
+    if (asks_for(message->chain)) {
+        return "a chain";
+    }
+    if (asks_for(message->chord)) {
+        return "a chord";
+    }
+    return asks_for(message->errbacks) ? "an errback (link_error)" : NULL;
+}
+
+void strategy_decide(const struct strategy_rules *rules, const struct request *request,
+                     double now_wall_s, struct verdict *ret_verdict)
+{
+    const struct message *message = &request->message;
+    *ret_verdict = (struct verdict){.kind = VERDICT_RUN};
+    if (!request->type) {
+        ret_verdict->kind = VERDICT_UNREGISTERED;
+        return;
+    }
+    if (!tenancy_check(rules, request, &ret_verdict->reason)) {
+        ret_verdict->kind = VERDICT_FOREIGN_TENANT;
+        return;
+    }
+    /* Strictly later, as celery/worker/request.py: Request.maybe_expire. */
+    if (message->expires.length > 0 && now_wall_s > message->expires_wall_s) {
+        ret_verdict->kind = VERDICT_EXPIRED;
+        return;
+    }
+    const char *canvas = unsupported_canvas(message);
+    if (canvas) {
+        (void)error_set(
+            &ret_verdict->reason, ERROR_UNSUPPORTED,
+            "task %.*s[%.*s] asks for %s, which this version of Petiole does not carry out; send it "
+            "without, or to a queue of a Python worker",
+            BYTES_FORMAT(message->task), BYTES_FORMAT(message->id), canvas);
+        ret_verdict->kind = VERDICT_UNSUPPORTED;
+        return;
+    }
+    if (message->eta.length > 0 && message->eta_wall_s > now_wall_s) {
+        ret_verdict->kind = VERDICT_WAIT;
+        ret_verdict->until_wall_s = message->eta_wall_s;
+    }
+}

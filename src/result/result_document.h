@@ -1,0 +1,37 @@
+/*
+ * The stored document of a task's state, member by member and byte by byte as Celery writes it (celery/backends/base.py: _get_result_meta, encode_result, prepare_exception;
+ * Python's json.dumps). Pure: time is an argument.
+ */
+#ifndef PETIOLE_RESULT_RESULT_DOCUMENT_H
+#define PETIOLE_RESULT_RESULT_DOCUMENT_H
+
+#include "base/timezone.h"
+#include "dispatch/request.h"
+#include "executor/executor.h"
+
+struct result_document_options {
+    bool is_extended;                      /* result_extended */
+    const char *node_name;                 /* "celery@host" */
+    const struct timezone_table *timezone; /* of the app: date_done is told in it */
+};
+
+/* The states, as stored. */
+#define RESULT_STARTED "STARTED"
+#define RESULT_SUCCESS "SUCCESS"
+#define RESULT_FAILURE "FAILURE"
+#define RESULT_RETRY   "RETRY"
+#define RESULT_REVOKED "REVOKED"
+
+/* The state that an outcome is stored as; NULL: nothing is stored (IGNORE, REJECT, LOST). */
+const char *result_document_state(enum outcome_kind kind);
+
+/* Appends the document of `request`'s end. */
+void result_document_append(struct buffer *buffer, const struct request *request,
+                            const struct outcome *outcome,
+                            const struct result_document_options *options, double now_wall_s);
+
+/* Appends the document of state STARTED, with {"pid": …, "hostname": node name} as its result (celery/app/trace.py). */
+void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
+                                    const struct result_document_options *options);
+
+#endif
