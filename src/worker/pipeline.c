@@ -1,0 +1,428 @@
+#include "worker/pipeline.h"
+
+#include <assert.h>
+
+#include "codec/message_record.h"
+#include "worker/pipeline_private.h"
+
+static void update_places(void *context);
+
+struct pipeline *pipeline_new(const struct pipeline_options *options)
+{
+    struct pipeline *pipeline = memory_new(sizeof(*pipeline));
+    pipeline->options = *options;
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        list_init(&pipeline->lanes[index].ready);
+    }
+    list_init(&pipeline->scheduled);
+    pipeline->receipts = map_new();
+    buffer_init(&pipeline->scratch, PIPELINE_MAX_DOCUMENT_BYTES);
+    pipeline->update.function = update_places;
+    pipeline->update.context = pipeline;
+    return pipeline;
+}
+
+void pipeline_free(struct pipeline **pipeline)
+{
+    if (!*pipeline) {
+        return;
+    }
+    assert(pipeline_is_idle(*pipeline));
+    loop_cancel((*pipeline)->options.loop, &(*pipeline)->update);
+    map_free(&(*pipeline)->receipts);
+    buffer_fini(&(*pipeline)->scratch);
+    memory_free(pipeline);
+}
+
+void pipeline_set_broker(struct pipeline *pipeline, struct broker *broker)
+{
+    pipeline->broker = broker;
+}
+
+void pipeline_set_backend(struct pipeline *pipeline, struct result_backend *backend)
+{
+    pipeline->backend = backend;
+}
+
+void pipeline_set_executor(struct pipeline *pipeline, enum task_executor which,
+                           struct executor *executor)
+{
+    pipeline->lanes[which].executor = executor;
+}
+
+void pipeline_accept(struct pipeline *pipeline)
+{
+    pipeline->is_accepting = true;
+    pipeline_touch(pipeline);
+}
+
+void pipeline_touch(struct pipeline *pipeline)
+{
+    loop_defer(pipeline->options.loop, &pipeline->update);
+}
+
+bool pipeline_is_idle(const struct pipeline *pipeline)
+{
+    size_t waiting =
+        pipeline->scheduled_count + pipeline->running_count + pipeline->reporting_count;
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        waiting += pipeline->lanes[index].ready_count + pipeline->lanes[index].starting_count;
+    }
+    return waiting == 0;
+}
+
+size_t pipeline_count(const struct pipeline *pipeline, enum request_state state)
+{
+    size_t ready = 0;
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        ready += pipeline->lanes[index].ready_count + pipeline->lanes[index].starting_count;
+    }
+    return state == REQUEST_SCHEDULED   ? pipeline->scheduled_count
+           : state == REQUEST_READY     ? ready
+           : state == REQUEST_RUNNING   ? pipeline->running_count
+           : state == REQUEST_REPORTING ? pipeline->reporting_count
+                                        : 0;
+}
+
+/* Requests */
+
+void pipeline_drop(struct request **request)
+{
+    struct delivery *delivery = (*request)->delivery;
+    struct arena *arena = (*request)->arena;
+    *request = NULL;
+    if (delivery) {
+        delivery_free(&delivery);
+    } else {
+        arena_free(&arena);
+    }
+}
+
+void pipeline_give_back(struct pipeline *pipeline, struct request *request)
+{
+    request_move(request, REQUEST_DONE);
+    pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_REQUEUE, NULL,
+                                  NULL, NULL);
+    pipeline_drop(&request);
+    pipeline_touch(pipeline);
+}
+
+static struct pipeline_lane *lane_of(struct pipeline *pipeline, const struct request *request)
+{
+    return &pipeline->lanes[request->type->executor];
+}
+
+void pipeline_enqueue(struct pipeline *pipeline, struct request *request)
+{
+    struct pipeline_lane *lane = lane_of(pipeline, request);
+    request_move(request, REQUEST_READY);
+    list_append(&lane->ready, &request->node);
+    lane->ready_count++;
+    pipeline_touch(pipeline);
+}
+
+/* Starting: what is looked at before something that cannot be undone */
+
+/* A request on its way into a durable executor. */
+struct start {
+    struct pipeline *pipeline;
+    struct request *request;
+};
+
+static void submit(struct pipeline *pipeline, struct request *request)
+{
+    struct executor *executor = lane_of(pipeline, request)->executor;
+    request_move(request, REQUEST_RUNNING);
+    pipeline->running_count++;
+    executor->ops->submit(executor, request);
+}
+
+static void on_lease(void *context, bool is_held)
+{
+    struct start *start = context;
+    struct pipeline *pipeline = start->pipeline;
+    struct request *request = start->request;
+    lane_of(pipeline, request)->starting_count--;
+    pipeline_touch(pipeline);
+    if (is_held && pipeline->is_accepting) {
+        submit(pipeline, request);
+        return;
+    }
+    if (!is_held) {
+        log_task(LOG_WARNING, request->message.task, request->message.id,
+                 "Task %.*s[%.*s] was held too long and is another worker's now: not started here",
+                 BYTES_FORMAT(message_display_name(&request->message)),
+                 BYTES_FORMAT(request->message.id));
+    }
+    /* Giving back moves the message only if the server still has it under our tag. */
+    pipeline_give_back(pipeline, request);
+}
+
+static void confirm_lease(struct start *start)
+{
+    struct broker *broker = start->pipeline->broker;
+    broker->ops->confirm_lease(broker, start->request->delivery, on_lease, start);
+}
+
+static bool is_ready_state(struct bytes state)
+{
+    return bytes_equal(state, BYTES(RESULT_SUCCESS)) || bytes_equal(state, BYTES(RESULT_FAILURE))
+           || bytes_equal(state, BYTES(RESULT_REVOKED));
+}
+
+/* A copy of a message whose task has ended already is settled without a Job. */
+static void on_stored_state(void *context, struct bytes state, const struct error *error)
+{
+    struct start *start = context;
+    struct pipeline *pipeline = start->pipeline;
+    struct request *request = start->request;
+    if (error || !is_ready_state(state)) {
+        confirm_lease(start);
+        return;
+    }
+    lane_of(pipeline, request)->starting_count--;
+    log_task(LOG_INFO, request->message.task, request->message.id,
+             "Task %.*s[%.*s] Task already completed successfully or for good (%.*s).",
+             BYTES_FORMAT(message_display_name(&request->message)),
+             BYTES_FORMAT(request->message.id), BYTES_FORMAT(state));
+    request_move(request, REQUEST_DONE);
+    pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, NULL, NULL,
+                                  NULL);
+    pipeline_drop(&request);
+    pipeline_touch(pipeline);
+}
+
+static void start_durable(struct pipeline *pipeline, struct request *request)
+{
+    struct start *start = arena_alloc(request->arena, sizeof(*start));
+    *start = (struct start){pipeline, request};
+    lane_of(pipeline, request)->starting_count++;
+    bool may_have_run = request->message.redelivered || request->message.retries > 0;
+    if (pipeline->backend && may_have_run) {
+        pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_stored_state,
+                                            start);
+    } else {
+        confirm_lease(start);
+    }
+}
+
+/* Starts ready requests of a lane as long as there are places. */
+static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
+{
+    struct executor *executor = lane->executor;
+    if (!executor || lane->ready_count == 0) {
+        return;
+    }
+    size_t free_slots = executor->ops->free_slots(executor);
+    while (lane->ready_count > 0 && free_slots > lane->starting_count) {
+        struct request *request = list_entry(list_pop(&lane->ready), struct request, node);
+        lane->ready_count--;
+        if (executor->ops->is_durable) {
+            start_durable(pipeline, request);
+        } else {
+            submit(pipeline, request);
+            free_slots--;
+        }
+    }
+}
+
+/* Places */
+
+/* The places of the scarcest executor, plus the look-ahead (contracts: Slots). */
+static size_t count_places(const struct pipeline *pipeline)
+{
+    size_t scarcest = SIZE_MAX;
+    size_t waiting = 0;
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        const struct pipeline_lane *lane = &pipeline->lanes[index];
+        if (!lane->executor) {
+            continue;
+        }
+        size_t free_slots = lane->executor->ops->free_slots(lane->executor);
+        size_t taken = lane->starting_count < free_slots ? lane->starting_count : free_slots;
+        scarcest = free_slots - taken < scarcest ? free_slots - taken : scarcest;
+        waiting += lane->ready_count;
+    }
+    if (scarcest == SIZE_MAX) {
+        return 0;
+    }
+    size_t places = scarcest + pipeline->options.lookahead;
+    return places > waiting ? places - waiting : 0;
+}
+
+static void update_places(void *context)
+{
+    struct pipeline *pipeline = context;
+    for (size_t index = 0; pipeline->is_accepting && index < TASK_EXECUTOR_COUNT; index++) {
+        pump(pipeline, &pipeline->lanes[index]);
+    }
+    size_t places = pipeline->is_accepting ? count_places(pipeline) : 0;
+    if (pipeline->broker) {
+        pipeline->broker->ops->set_free_places(pipeline->broker, places);
+    }
+    pipeline->offered_count = places;
+    if (!pipeline->is_accepting && pipeline_is_idle(pipeline) && pipeline->options.on_idle) {
+        pipeline->options.on_idle(pipeline->options.context);
+    }
+}
+
+void pipeline_stop(struct pipeline *pipeline, bool is_cold)
+{
+    pipeline->is_accepting = false;
+    pipeline->is_cold = pipeline->is_cold || is_cold;
+    struct list_node *node = NULL;
+    while ((node = list_pop(&pipeline->scheduled)) != NULL) {
+        struct request *request = list_entry(node, struct request, node);
+        loop_stop_timer(pipeline->options.loop, &request->timer);
+        pipeline->scheduled_count--;
+        pipeline_give_back(pipeline, request);
+    }
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        struct pipeline_lane *lane = &pipeline->lanes[index];
+        while ((node = list_pop(&lane->ready)) != NULL) {
+            lane->ready_count--;
+            pipeline_give_back(pipeline, list_entry(node, struct request, node));
+        }
+    }
+    pipeline_touch(pipeline);
+}
+
+/* Executors' callbacks */
+
+static void on_ready(void *context, struct executor *executor)
+{
+    struct pipeline *pipeline = context;
+    if (pipeline->options.on_executor_ready) {
+        pipeline->options.on_executor_ready(pipeline->options.context, executor);
+    }
+    pipeline_touch(pipeline);
+}
+
+static void on_free_slots(void *context, struct executor *executor)
+{
+    (void)executor;
+    pipeline_touch(context);
+}
+
+/* Tells a durable executor that the delivery of one of its receipts is settled. */
+struct settled_note {
+    struct executor *executor;
+    struct bytes receipt;
+    char storage[64]; /* a Job's name has at most 63 characters */
+};
+
+static void on_receipt_settled(void *context, bool ok, const struct error *error)
+{
+    (void)error;
+    struct settled_note *note = context;
+    if (ok) {
+        note->executor->ops->note_settled(note->executor, note->receipt);
+    }
+    memory_free(&note);
+}
+
+/* The Job exists: acknowledge, with the outbox entry in the same step, and forget the request. */
+static void hand_over(struct pipeline *pipeline, struct request *request, struct bytes receipt)
+{
+    struct settled_note *note = memory_new(sizeof(*note));
+    size_t length = receipt.length < sizeof(note->storage) ? receipt.length : sizeof(note->storage);
+    memcpy(note->storage, receipt.data, length);
+    note->receipt = bytes_of(note->storage, length);
+    note->executor = lane_of(pipeline, request)->executor;
+    struct broker_outbox_entry entry = {
+        .namespace_name = bytes_from_text(pipeline->options.namespace_name),
+        .job_name = note->receipt,
+        .task_id = request->message.id,
+    };
+    pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, &entry,
+                                  on_receipt_settled, note);
+    request_move(request, REQUEST_DONE);
+    pipeline->running_count--;
+    pipeline_drop(&request);
+    pipeline_touch(pipeline);
+}
+
+static void on_started(void *context, struct request *request, struct bytes receipt)
+{
+    struct pipeline *pipeline = context;
+    request->started_wall_s = loop_wall_s(pipeline->options.loop);
+    request->started_ms = loop_now_ms(pipeline->options.loop);
+    pipeline_log_started(pipeline, request);
+    if (lane_of(pipeline, request)->executor->ops->is_durable) {
+        hand_over(pipeline, request, receipt);
+        return;
+    }
+    if (!request->type->acks_late) {
+        pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, NULL,
+                                      NULL, NULL);
+    }
+    pipeline_store_started(pipeline, request);
+}
+
+static void on_finished(void *context, struct request *request, const struct outcome *outcome)
+{
+    struct pipeline *pipeline = context;
+    pipeline->running_count--;
+    pipeline_report(pipeline, request, outcome, NULL);
+    pipeline_touch(pipeline);
+}
+
+/* Makes a request of the message that a Job carries. Returns new, or NULL when it cannot be read. */
+static struct request *recover(struct pipeline *pipeline, const struct completion *completion)
+{
+    struct arena *arena = arena_new(completion->record.length * 2 + 1024);
+    struct request *request = arena_alloc(arena, sizeof(*request));
+    struct error error = {0};
+    request->arena = arena;
+    struct bytes record = arena_copy(arena, completion->record);
+    if (!message_record_read(record, arena, &request->message, &error)) {
+        log_write(LOG_CRITICAL, "Job %.*s cannot be reported: %s",
+                  BYTES_FORMAT(completion->receipt), error.message);
+        arena_free(&arena);
+        return NULL;
+    }
+    request->type = registry_find(pipeline->options.registry, request->message.task);
+    if (!request->type) {
+        request->type = &registry_defaults; /* taken out of the settings while its Job ran */
+    }
+    return request;
+}
+
+static void on_running(void *context, const struct completion *running)
+{
+    struct pipeline *pipeline = context;
+    struct request *request = recover(pipeline, running);
+    if (request) {
+        pipeline_store_started(pipeline, request);
+        pipeline_drop(&request);
+    }
+}
+
+static void on_completed(void *context, const struct completion *completion)
+{
+    struct pipeline *pipeline = context;
+    if (map_get(pipeline->receipts, completion->receipt)) {
+        return; /* its report is under way */
+    }
+    struct request *request = recover(pipeline, completion);
+    if (request) {
+        request_move(request, REQUEST_RUNNING);
+        pipeline_report(pipeline, request, completion->outcome, completion);
+    }
+}
+
+static void on_notice(void *context, int level, const char *text)
+{
+    (void)context;
+    log_write((enum log_level)level, "%s", text);
+}
+
+const struct executor_events pipeline_executor_events = {
+    .on_ready = on_ready,
+    .on_free_slots = on_free_slots,
+    .on_started = on_started,
+    .on_finished = on_finished,
+    .on_running = on_running,
+    .on_completed = on_completed,
+    .on_notice = on_notice,
+};

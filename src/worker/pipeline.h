@@ -1,0 +1,84 @@
+/*
+ * The life of one task, from the broker to the result; everything else is a step of it.
+ *
+ *   1. A delivery arrives; it gets a request, which lives in the delivery's arena.
+ *   2. codec reads the headers, dispatch finds the type, codec opens the body. What cannot be read ends here, with a log line and the settlement that Celery
+ *      gives it.
+ *   3. dispatch decides: run, wait for the ETA (then decide again), or end on the spot with an outcome (expired, not registered, another tenant).
+ *   4. A request that is to run waits in the lane of its executor until there is a place. No message is taken from the broker without one, but for the look-ahead.
+ *   5. Direct executors: the delivery is acknowledged when the body starts, or with acks_late after the report.
+ *      Durable executor: its lease is confirmed, the Job is created, the delivery is acknowledged together with an entry in the outbox, and the request is forgotten: the Job carries
+ *      the message and brings it back when it has ended, to whichever worker owns it then.
+ *   6. The report, each step repeatable: publish what follows (a retry), store the result, settle, let the receipt go.
+ */
+#ifndef PETIOLE_WORKER_PIPELINE_H
+#define PETIOLE_WORKER_PIPELINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/loop.h"
+#include "broker/broker.h"
+#include "dispatch/registry.h"
+#include "dispatch/strategy.h"
+#include "executor/executor.h"
+#include "result/result.h"
+#include "result/result_document.h"
+#include "telemetry/metrics.h"
+
+struct pipeline;
+
+/* All borrowed for the life of the pipeline. */
+struct pipeline_options {
+    struct loop *loop;
+    struct registry *registry;
+    struct metrics *metrics;
+    struct strategy_rules rules;
+    struct message_rules message_rules;
+    struct result_document_options document;
+    int64_t result_expires_s;   /* 0: for ever */
+    size_t lookahead;           /* worker_lookahead */
+    const char *namespace_name; /* of the outbox */
+    /* Called when nothing runs or is reported any more, after pipeline_stop. */
+    void (*on_idle)(void *context);
+    /* Called when an executor has become ready. */
+    void (*on_executor_ready)(void *context, struct executor *executor);
+    void *context;
+};
+
+/* Returns new; copies the options. */
+struct pipeline *pipeline_new(const struct pipeline_options *options);
+
+/* Nothing may be under way. Leaves NULL; accepts NULL. */
+void pipeline_free(struct pipeline **pipeline);
+
+/* What an executor made for this pipeline is to be given, with the pipeline as context. */
+extern const struct executor_events pipeline_executor_events;
+
+/* Lends the pipeline its ends. `backend` NULL: results are disabled. */
+void pipeline_set_broker(struct pipeline *pipeline, struct broker *broker);
+void pipeline_set_backend(struct pipeline *pipeline, struct result_backend *backend);
+void pipeline_set_executor(struct pipeline *pipeline, enum task_executor which,
+                           struct executor *executor);
+
+/* Begins to offer places to the broker: all executors are ready. */
+void pipeline_accept(struct pipeline *pipeline);
+
+/* The broker's on_delivery. Takes the delivery. */
+void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery);
+
+/* Stops taking messages and gives back those that wait. With `is_cold`, outcomes of tasks that were killed are not reported as failures: late ones are given back, early ones
+ * become RETRY (celery/worker/request.py: Request.cancel). on_idle follows, possibly at once, from the loop. */
+void pipeline_stop(struct pipeline *pipeline, bool is_cold);
+
+bool pipeline_is_idle(const struct pipeline *pipeline);
+
+/* Stores FAILURE JobDeleted for a task whose Job is gone, unless a ready state is stored, then removes the outbox entry. Copies. */
+void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
+                              struct bytes task_id);
+
+/* For metrics: how many requests are in this state (SCHEDULED, READY, RUNNING, REPORTING). */
+size_t pipeline_count(const struct pipeline *pipeline, enum request_state state);
+
+#endif

@@ -1,0 +1,153 @@
+#include "worker/pipeline_private.h"
+
+/* celery/worker/consumer/consumer.py: on_unknown_message, on_decode_error, on_invalid_task */
+static enum settlement settlement_of(enum message_fault fault)
+{
+    return fault == MESSAGE_UNDECODABLE ? SETTLEMENT_ACK : SETTLEMENT_DISCARD;
+}
+
+static void refuse(struct pipeline *pipeline, struct request *request, enum message_fault fault,
+                   const struct error *error)
+{
+    pipeline_log_fault(pipeline, request->delivery, &request->message, fault, error);
+    request_move(request, REQUEST_DONE);
+    pipeline->broker->ops->settle(pipeline->broker, request->delivery, settlement_of(fault), NULL,
+                                  NULL, NULL);
+    pipeline_drop(&request);
+    pipeline_touch(pipeline);
+}
+
+/* JSON text of a one-element array holding `text`, in the request's arena. */
+static struct bytes one_argument(struct request *request, struct bytes text)
+{
+    struct buffer json;
+    buffer_init(&json, text.length * 6 + 16);
+    (void)buffer_append_byte(&json, '[');
+    json_append_string(&json, text);
+    (void)buffer_append_byte(&json, ']');
+    struct bytes copy = arena_copy(request->arena, buffer_view(&json));
+    buffer_fini(&json);
+    return copy;
+}
+
+static void end_unregistered(struct pipeline *pipeline, struct request *request)
+{
+    struct outcome outcome = {
+        .kind = OUTCOME_FAILURE,
+        .exc_type = BYTES("NotRegistered"),
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = one_argument(request, request->message.task),
+    };
+    pipeline_log_unregistered(pipeline, request);
+    pipeline_report(pipeline, request, &outcome, NULL);
+}
+
+static void end_expired(struct pipeline *pipeline, struct request *request)
+{
+    struct outcome outcome = {
+        .kind = OUTCOME_REVOKED,
+        .exc_type = BYTES("TaskRevokedError"),
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = BYTES("[\"expired\"]"),
+    };
+    pipeline_report(pipeline, request, &outcome, NULL);
+}
+
+static void end_refused(struct pipeline *pipeline, struct request *request, const char *category,
+                        const struct error *reason)
+{
+    struct outcome outcome = {.kind = OUTCOME_FAILURE};
+    executor_failure(request->arena, category, reason->message, "{}", &outcome);
+    pipeline_report(pipeline, request, &outcome, NULL);
+}
+
+static void on_due(void *context)
+{
+    struct request *request = context;
+    struct pipeline *pipeline = request->report_data;
+    list_remove(&request->node);
+    pipeline->scheduled_count--;
+    request_move(request, REQUEST_RECEIVED);
+    pipeline_advance(pipeline, request);
+}
+
+static void schedule(struct pipeline *pipeline, struct request *request, double until_wall_s)
+{
+    double wait_s = until_wall_s - loop_wall_s(pipeline->options.loop);
+    /* The clock may be set while we wait: look again at least once an hour. */
+    double limited_s = wait_s > 3600 ? 3600 : wait_s;
+    request_move(request, REQUEST_SCHEDULED);
+    list_append(&pipeline->scheduled, &request->node);
+    pipeline->scheduled_count++;
+    request->report_data = pipeline;
+    request->timer.on_due = on_due;
+    request->timer.context = request;
+    loop_start_timer(pipeline->options.loop, &request->timer, (int64_t)(limited_s * 1000) + 1);
+    pipeline_touch(pipeline);
+}
+
+void pipeline_advance(struct pipeline *pipeline, struct request *request)
+{
+    struct verdict verdict;
+    strategy_decide(&pipeline->options.rules, request, loop_wall_s(pipeline->options.loop),
+                    &verdict);
+    switch (verdict.kind) {
+    case VERDICT_RUN:
+        pipeline_enqueue(pipeline, request);
+        break;
+    case VERDICT_WAIT:
+        schedule(pipeline, request, verdict.until_wall_s);
+        break;
+    case VERDICT_EXPIRED:
+        end_expired(pipeline, request);
+        break;
+    case VERDICT_UNREGISTERED:
+        end_unregistered(pipeline, request);
+        break;
+    case VERDICT_FOREIGN_TENANT:
+        metrics_add(pipeline->options.metrics, METRICS_TENANT_MISMATCHES, NULL, 1);
+        end_refused(pipeline, request, "TenantMismatch", &verdict.reason);
+        break;
+    case VERDICT_UNSUPPORTED:
+        end_refused(pipeline, request, "CanvasUnsupported", &verdict.reason);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Whether the type of the task has an executor that runs here. */
+static const struct task_type *find_type(struct pipeline *pipeline, struct bytes task)
+{
+    const struct task_type *type = registry_find(pipeline->options.registry, task);
+    return type && pipeline->lanes[type->executor].executor ? type : NULL;
+}
+
+void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery)
+{
+    struct request *request = arena_alloc(delivery->arena, sizeof(*request));
+    struct error error = {0};
+    request->arena = delivery->arena;
+    request->delivery = delivery;
+    enum message_fault fault =
+        message_read(delivery, &pipeline->options.message_rules, &request->message, &error);
+    if (fault == MESSAGE_FINE) {
+        request->type = find_type(pipeline, request->message.task);
+    }
+    if (fault == MESSAGE_FINE && request->type) {
+        fault = message_open_body(delivery, &pipeline->options.message_rules, &request->message,
+                                  &error);
+    }
+    if (fault != MESSAGE_FINE) {
+        refuse(pipeline, request, fault, &error);
+        return;
+    }
+    if (!pipeline->is_accepting) {
+        pipeline_give_back(pipeline, request);
+        return;
+    }
+    if (request->type) {
+        pipeline_log_received(pipeline, request);
+    }
+    pipeline_advance(pipeline, request);
+}

@@ -1,0 +1,78 @@
+/*
+ * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from delivery to verdict), pipeline_report.c (from outcome to
+ * settled), pipeline_log.c (what Celery's log says of it).
+ */
+#ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
+#define PETIOLE_WORKER_PIPELINE_PRIVATE_H
+
+#include "base/log.h"
+#include "base/map.h"
+#include "worker/pipeline.h"
+
+/* One executor and the requests that wait for it. */
+struct pipeline_lane {
+    struct executor *executor; /* borrowed; NULL: not in use */
+    struct list ready;         /* of struct request */
+    size_t ready_count;
+    size_t starting_count; /* lease or stored state is being looked at */
+};
+
+struct pipeline {
+    struct pipeline_options options;
+    struct broker *broker;
+    struct result_backend *backend;
+    struct pipeline_lane lanes[TASK_EXECUTOR_COUNT];
+    struct list scheduled; /* of struct request, waiting for their ETA */
+    size_t scheduled_count;
+    size_t running_count; /* submitted and not yet started (durable) or finished (direct) */
+    size_t reporting_count;
+    struct map *receipts;    /* Job name -> its report under way */
+    struct buffer scratch;   /* a document or publication while it is handed over */
+    struct loop_call update; /* tells the broker how many places there are, once a turn */
+    size_t offered_count;    /* the last number told */
+    bool is_accepting;
+    bool is_cold;
+};
+
+#define PIPELINE_MAX_DOCUMENT_BYTES ((size_t)512 << 20) /* Redis' limit of a value */
+
+/* pipeline.c */
+
+/* Puts a request that may run into its lane. */
+void pipeline_enqueue(struct pipeline *pipeline, struct request *request);
+
+/* Looks at places and ready requests again, at the end of this turn. */
+void pipeline_touch(struct pipeline *pipeline);
+
+/* Gives an unsettled request back to its queue and frees it. */
+void pipeline_give_back(struct pipeline *pipeline, struct request *request);
+
+/* Frees a request and its arena; leaves NULL. Its delivery must be settled. */
+void pipeline_drop(struct request **request);
+
+/* pipeline_intake.c */
+
+/* Carries out the verdict on a request in RECEIVED. */
+void pipeline_advance(struct pipeline *pipeline, struct request *request);
+
+/* pipeline_report.c */
+
+/* Begins the report of `request`, which it takes. `receipt` and `tag` are empty for direct executors. */
+void pipeline_report(struct pipeline *pipeline, struct request *request,
+                     const struct outcome *outcome, const struct completion *completion);
+
+/* Stores STARTED, when the task tracks it. */
+void pipeline_store_started(struct pipeline *pipeline, const struct request *request);
+
+/* pipeline_log.c: one line (or block) each, and the metrics that go with it */
+
+void pipeline_log_received(struct pipeline *pipeline, const struct request *request);
+void pipeline_log_started(struct pipeline *pipeline, const struct request *request);
+void pipeline_log_outcome(struct pipeline *pipeline, const struct request *request,
+                          const struct outcome *outcome);
+void pipeline_log_fault(struct pipeline *pipeline, const struct delivery *delivery,
+                        const struct message *message, enum message_fault fault,
+                        const struct error *error);
+void pipeline_log_unregistered(struct pipeline *pipeline, const struct request *request);
+
+#endif

@@ -1,0 +1,357 @@
+/*
+ * From outcome to settled: publish what follows, store, settle, let the receipt go (contracts: Report). Each step may be done again after a crash with the same
+ * effect: ids are derived, a stored SUCCESS stays, a settled tag stays settled.
+ */
+#include <unistd.h>
+
+#include "codec/message_retry.h"
+#include "dispatch/retry_policy.h"
+#include "worker/pipeline_private.h"
+
+struct report {
+    struct pipeline *pipeline;
+    struct request *request;   /* owned */
+    struct executor *executor; /* of a durable task, else NULL */
+    struct bytes receipt;      /* durable */
+    struct bytes tag;          /* durable: the delivery it came from */
+    struct bytes document;     /* what is stored; empty: nothing */
+    enum settlement settlement;
+    bool is_settled;
+};
+
+/* Step 5: the receipt may go */
+
+static void finish(struct report *report)
+{
+    struct pipeline *pipeline = report->pipeline;
+    struct request *request = report->request;
+    if (report->receipt.length > 0) {
+        (void)map_remove(pipeline->receipts, report->receipt);
+        if (report->executor) {
+            report->executor->ops->forget(report->executor, report->receipt);
+        }
+    }
+    request_move(request, REQUEST_DONE);
+    pipeline->reporting_count--;
+    pipeline_drop(&request);
+    pipeline_touch(pipeline);
+}
+
+static void on_outbox_removed(void *context, bool ok, const struct error *error)
+{
+    (void)ok; /* an entry that stays is looked at again in five minutes */
+    (void)error;
+    finish(context);
+}
+
+static void on_tag_settled(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    struct broker *broker = report->pipeline->broker;
+    if (!ok) {
+        log_write(LOG_ERROR, "Couldn't ack %.*s, reason: %s", BYTES_FORMAT(report->tag),
+                  error ? error->message : "the broker was closed");
+        report->executor = NULL; /* the receipt must stay */
+    }
+    broker->ops->outbox_remove(broker, bytes_from_text(report->pipeline->options.namespace_name),
+                               report->receipt, on_outbox_removed, report);
+}
+
+/* Step 4: settle */
+
+static void settle(struct report *report)
+{
+    struct broker *broker = report->pipeline->broker;
+    struct delivery *delivery = report->request->delivery;
+    if (report->receipt.length > 0) {
+        if (report->is_settled || report->tag.length == 0) {
+            on_tag_settled(report, true, NULL);
+        } else {
+            broker->ops->settle_tag(broker, report->tag, on_tag_settled, report);
+        }
+        return;
+    }
+    if (delivery && !delivery->is_settled) {
+        broker->ops->settle(broker, delivery, report->settlement, NULL, NULL, NULL);
+    }
+    finish(report);
+}
+
+/* Step 3: store */
+
+static void on_stored(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    const struct message *message = &report->request->message;
+    if (!ok) {
+        log_task(LOG_CRITICAL, message->task, message->id,
+                 "The result of task %.*s[%.*s] cannot be stored: %s",
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+                 error ? error->message : "the result backend was closed");
+        if (!error || error->kind == ERROR_TEMPORARY) {
+            /* Not stored yet: neither the delivery nor the receipt may go. */
+            report->executor = NULL;
+            if (report->receipt.length > 0) {
+                finish(report);
+                return;
+            }
+        }
+    }
+    settle(report);
+}
+
+static void store(struct report *report)
+{
+    struct pipeline *pipeline = report->pipeline;
+    if (report->document.length == 0 || !pipeline->backend) {
+        settle(report);
+        return;
+    }
+    pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,
+                                  pipeline->options.result_expires_s, on_stored, report);
+}
+
+/* Step 2: publish */
+
+static void on_published(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    if (!ok) {
+        log_write(LOG_ERROR, "a retry could not be published: %s",
+                  error ? error->message : "closed");
+    }
+    store(report);
+}
+
+static void publish_retry(struct report *report, double countdown_s)
+{
+    struct pipeline *pipeline = report->pipeline;
+    const struct message *message = &report->request->message;
+    struct buffer headers;
+    char tag[37];
+    double eta_wall_s = countdown_s > 0 ? loop_wall_s(pipeline->options.loop) + countdown_s : 0;
+    buffer_init(&headers, message->headers.text.length + 1024 + message->id.length * 6);
+    message_retry_append_headers(&headers, message, eta_wall_s);
+    message_retry_follow_up_id(message, 0, tag);
+    struct publication publication = {
+        .exchange = message->exchange,
+        .routing_key = message->queue,
+        .headers = buffer_view(&headers),
+        .correlation_id = message->correlation_id,
+        .reply_to = message->reply_to,
+        .content_type = message->content_type,
+        .content_encoding = message->content_encoding,
+        .body = message->body,
+        .delivery_tag = bytes_from_text(tag),
+        .priority = message->priority,
+    };
+    pipeline->broker->ops->publish(pipeline->broker, &publication, on_published, report);
+    buffer_fini(&headers);
+}
+
+/* Step 1: decide */
+
+/* The type's own retries (autoretry_for), unless the task asked for one itself. */
+static void apply_retry_policy(struct pipeline *pipeline, const struct request *request,
+                               struct outcome *outcome)
+{
+    const struct task_type *type = request->type;
+    if (!type) {
+        return;
+    }
+    int64_t retries = request->message.retries;
+    uint64_t random = loop_random(pipeline->options.loop);
+    bool applies = outcome->kind == OUTCOME_FAILURE
+                   && retry_policy_applies(type, outcome->exc_module, outcome->exc_type, retries);
+    if (applies) {
+        outcome->kind = OUTCOME_RETRY;
+        outcome->retry_countdown_s = retry_policy_countdown_s(type, retries, random);
+    } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s < 0) {
+        outcome->retry_countdown_s = type->default_retry_delay_s;
+    }
+}
+
+/* A runner that vanished: given back, or a failure (celery/worker/request.py: Request.on_failure). */
+static void apply_lost(const struct request *request, struct outcome *outcome)
+{
+    if (outcome->kind != OUTCOME_LOST
+        || (request->type && request->type->reject_on_worker_lost && request->type->acks_late)) {
+        return;
+    }
+    outcome->kind = OUTCOME_FAILURE;
+    if (outcome->exc_type.length == 0) {
+        outcome->exc_type = BYTES("WorkerLostError");
+        outcome->exc_module = BYTES("billiard.exceptions");
+        outcome->exc_message = BYTES("[\"Worker exited prematurely.\"]");
+    }
+}
+
+/* A task that a cold shutdown ended: late ones go back, early ones are RETRY (celery/worker/request.py: Request.cancel). */
+static void apply_cold(const struct pipeline *pipeline, const struct request *request,
+                       struct outcome *outcome)
+{
+    if (!pipeline->is_cold || !request->delivery || outcome->kind == OUTCOME_SUCCESS) {
+        return;
+    }
+    bool is_held = !request->delivery->is_settled;
+    *outcome = (struct outcome){
+        .kind = is_held ? OUTCOME_LOST : OUTCOME_IGNORE,
+        .exc_type = BYTES("Retry"),
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = BYTES("[\"Retry(Retry(...), None, None)\", null, null]"),
+    };
+}
+
+/* reference 7.2: the ack matrix of acks_late */
+static enum settlement settlement_of(const struct request *request, const struct outcome *outcome)
+{
+    switch (outcome->kind) {
+    case OUTCOME_LOST:
+        return SETTLEMENT_REQUEUE;
+    case OUTCOME_REJECT:
+        return outcome->requeue ? SETTLEMENT_REQUEUE : SETTLEMENT_DISCARD;
+    case OUTCOME_FAILURE:
+        if (!request->type) {
+            return SETTLEMENT_DISCARD;
+        }
+        if (outcome->timed_out) {
+            return request->type->acks_on_timeout ? SETTLEMENT_ACK : SETTLEMENT_REQUEUE;
+        }
+        return request->type->acks_on_failure ? SETTLEMENT_ACK : SETTLEMENT_DISCARD;
+    case OUTCOME_SUCCESS:
+    case OUTCOME_RETRY:
+    case OUTCOME_IGNORE:
+    case OUTCOME_REVOKED:
+    default:
+        return SETTLEMENT_ACK;
+    }
+}
+
+static bool stores(const struct request *request, const struct outcome *outcome)
+{
+    if (!result_document_state(outcome->kind)) {
+        return false;
+    }
+    return outcome->kind == OUTCOME_SUCCESS ? request_stores_result(request)
+                                            : request_stores_errors(request);
+}
+
+static void build_document(struct report *report, const struct outcome *outcome)
+{
+    struct pipeline *pipeline = report->pipeline;
+    struct outcome shown = *outcome;
+    if (pipeline->is_cold && outcome->kind == OUTCOME_IGNORE && outcome->exc_type.length > 0) {
+        shown.kind = OUTCOME_RETRY; /* told to the client, not published */
+    }
+    if (!pipeline->backend || !stores(report->request, &shown)) {
+        return;
+    }
+    buffer_clear(&pipeline->scratch);
+    result_document_append(&pipeline->scratch, report->request, &shown, &pipeline->options.document,
+                           loop_wall_s(pipeline->options.loop));
+    report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
+}
+
+void pipeline_report(struct pipeline *pipeline, struct request *request,
+                     const struct outcome *outcome, const struct completion *completion)
+{
+    struct report *report = arena_alloc(request->arena, sizeof(*report));
+    struct outcome decided = *outcome;
+    report->pipeline = pipeline;
+    report->request = request;
+    apply_cold(pipeline, request, &decided);
+    apply_retry_policy(pipeline, request, &decided);
+    apply_lost(request, &decided);
+    report->settlement = settlement_of(request, &decided);
+    if (completion) {
+        report->executor = pipeline->lanes[TASK_KUBERNETES].executor;
+        report->receipt = arena_copy(request->arena, completion->receipt);
+        report->tag = arena_copy(request->arena, completion->tag);
+        report->is_settled = completion->is_settled;
+        (void)map_set(pipeline->receipts, report->receipt, report);
+    }
+    request_move(request, REQUEST_REPORTING);
+    pipeline->reporting_count++;
+    pipeline_log_outcome(pipeline, request, &decided);
+    build_document(report, &decided);
+    if (decided.kind == OUTCOME_RETRY) {
+        publish_retry(report, decided.retry_countdown_s);
+    } else {
+        store(report);
+    }
+}
+
+/* STARTED */
+
+static void on_started_stored(void *context, bool ok, const struct error *error)
+{
+    (void)context; /* the end of the task is what counts: nothing waits for this */
+    (void)ok;
+    (void)error;
+}
+
+void pipeline_store_started(struct pipeline *pipeline, const struct request *request)
+{
+    if (!pipeline->backend || !request->type || !request->type->track_started
+        || !request_stores_result(request)) {
+        return;
+    }
+    buffer_clear(&pipeline->scratch);
+    result_document_append_started(&pipeline->scratch, request, (int)getpid(),
+                                   &pipeline->options.document);
+    pipeline->backend->ops->store(pipeline->backend, request->message.id,
+                                  buffer_view(&pipeline->scratch),
+                                  pipeline->options.result_expires_s, on_started_stored, NULL);
+}
+
+/* A Job that is gone */
+
+struct lost_job {
+    struct pipeline *pipeline;
+    struct request *request;
+    struct bytes job_name;
+};
+
+static void on_lost_job_state(void *context, struct bytes state, const struct error *error)
+{
+    struct lost_job *lost = context;
+    struct pipeline *pipeline = lost->pipeline;
+    struct request *request = lost->request;
+    pipeline->reporting_count--;
+    if (error) {
+        pipeline_drop(&request); /* unknown: looked at again with the next round */
+        pipeline_touch(pipeline);
+        return;
+    }
+    struct outcome outcome = {.kind = OUTCOME_IGNORE};
+    bool is_ready = bytes_equal(state, BYTES(RESULT_SUCCESS))
+                    || bytes_equal(state, BYTES(RESULT_FAILURE))
+                    || bytes_equal(state, BYTES(RESULT_REVOKED));
+    if (!is_ready) {
+        const char *sentence = arena_format(
+            request->arena, "Job %.*s of task %.*s is gone and left no result: it was deleted",
+            BYTES_FORMAT(lost->job_name), BYTES_FORMAT(request->message.id));
+        executor_failure(request->arena, "JobDeleted", sentence, "{\"category\": \"JobDeleted\"}",
+                         &outcome);
+    }
+    struct completion completion = {.receipt = lost->job_name, .is_settled = true};
+    request_move(request, REQUEST_RUNNING);
+    pipeline_report(pipeline, request, &outcome, &completion);
+}
+
+void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
+                              struct bytes task_id)
+{
+    if (map_get(pipeline->receipts, job_name) || !pipeline->backend) {
+        return;
+    }
+    struct arena *arena = arena_new(1024);
+    struct request *request = arena_alloc(arena, sizeof(*request));
+    struct lost_job *lost = arena_alloc(arena, sizeof(*lost));
+    request->arena = arena;
+    request->message.id = arena_copy(arena, task_id);
+    *lost = (struct lost_job){pipeline, request, arena_copy(arena, job_name)};
+    pipeline->reporting_count++;
+    pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_lost_job_state,
+                                        lost);
+}
