@@ -117,7 +117,8 @@ def train(request: TrainRequest, caller: Caller) -> Submitted:
     }
     try:
         return Submitted(task_id=train_lora.delay(config=config).id)
-    except OperationalError:
+    except (OperationalError, RedisError, RuntimeError):
+        # Celery subscribes to the result before it sends, and says RuntimeError when it cannot.
         raise HTTPException(503, "the task queue cannot be reached") from None
 
 

@@ -141,7 +141,8 @@ def train_epoch(  # noqa: PLR0913 - named arguments all but the three that are w
     x, y = examples
     steps = 0
     for rows in _batches(len(x), batch_size, rng):
-        found = gradients(base, adapters, x[rows], y[rows])
+        with np.errstate(over="ignore", invalid="ignore"):  # Told below, as an error.
+            found = gradients(base, adapters, x[rows], y[rows])
         norm = float(np.sqrt(sum(float((gradient**2).sum()) for gradient in found)))
         if not np.isfinite(norm):
             raise TrainingDivergedError(f"the training diverged at learning rate {learning_rate}")

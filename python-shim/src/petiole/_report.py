@@ -59,6 +59,7 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 LINE_PREFIX = "::petiole-result"
 LINE_RAW_BYTES = 2880
 TRACEBACK_BYTES_MIN = 1024
+CUT_BYTES_MAX = 64
 ARGUMENTS_MAX = 8
 NAME_CHARACTERS_MAX = 200
 
@@ -217,7 +218,8 @@ def _too_large(report: Report, size: int) -> ResultTooLarge:
 
 
 def _size_without_trace(report: Report) -> int:
-    return len(_document(report.state, report.payload, ""))
+    bare = None if report.traceback is None else ""
+    return len(_document(report.state, report.payload, bare))
 
 
 def _with_trimmed_trace(report: Report) -> bytes:
@@ -230,13 +232,16 @@ def _with_trimmed_trace(report: Report) -> bytes:
 
 def _encoded_failure(report: Report) -> Encoded:
     """Return a failure as bytes that fit, cutting its traceback first and then its exception."""
-    trace_bytes = len(encode_json(report.traceback or ""))
-    allowed = FILE_BYTES_MAX - min(trace_bytes, TRACEBACK_BYTES_MIN)
+    trace_bytes = len(encode_json(report.traceback)) if report.traceback else 0
+    # A short one may be replaced by the note that it was left out, which can be longer.
+    reserved = min(max(trace_bytes, CUT_BYTES_MAX), TRACEBACK_BYTES_MIN) if trace_bytes else 0
+    allowed = FILE_BYTES_MAX - reserved
     if _size_without_trace(report) > allowed:
         exception = report.payload["exception"]
+        bare = None if report.traceback is None else ""
         shortened = _longest_value(
             lambda keep: {"exception": _shortened(exception, keep)},
-            lambda payload: len(_document(report.state, payload, "")) <= allowed,
+            lambda payload: len(_document(report.state, payload, bare)) <= allowed,
             FILE_BYTES_MAX,
         )
         report = Report(report.state, shortened, report.traceback)

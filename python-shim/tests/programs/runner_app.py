@@ -1,0 +1,180 @@
+"""Tasks and functions that the runner's tests run."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+
+app = Celery("runner")
+
+
+class WithCall(Task):
+    """A task with a call of its own around the body."""
+
+    def __call__(self, *args, **kwargs):
+        """Add to what the body returns."""
+        return [self.request.id, self.run(*args, **kwargs)]
+
+
+@app.task
+def add(a, b):
+    """Return the sum."""
+    return a + b
+
+
+@app.task(base=WithCall)
+def called(a):
+    """Return the argument."""
+    return a
+
+
+@app.task(bind=True)
+def request(self, a, b=None):
+    """Return what the body sees of its request."""
+    names = ("id", "task", "retries", "args", "kwargs", "delivery_info", "correlation_id")
+    names += ("hostname", "is_eager", "called_directly", "trace", "callbacks", "root_id")
+    seen = {name: self.request.get(name) for name in names}
+    return {**seen, "current": app.current_task.name, "properties": self.request.properties}
+
+
+@app.task
+def big(size, ends_with=""):
+    """Return a text of a size, printing something without a line's end before."""
+    print("no newline", end=ends_with)
+    return "x" * size
+
+
+@app.task
+def unencodable():
+    """Return what JSON cannot say."""
+    return object()
+
+
+@app.task
+def returns_result():
+    """Return the handle of another task."""
+    return app.AsyncResult("22222222-2222-4222-8222-222222222222")
+
+
+def fail(depth=0, text="no"):
+    """Raise from deep down."""
+    if depth:
+        fail_further(depth, text)
+    raise ValueError(text, {"depth": depth}, object)
+
+
+def fail_further(depth, text):
+    """Alternate with `fail`: a traceback shortens repetitions of one line by itself."""
+    fail(depth - 1, text)
+
+
+@app.task(bind=True, autoretry_for=(KeyError, SoftTimeLimitExceeded), max_retries=2)
+def flaky(self):
+    """Fail in a way that is worth another try."""
+    raise KeyError("key")
+
+
+@app.task(bind=True, autoretry_for=(SoftTimeLimitExceeded,), retry_backoff=3, retry_jitter=False)
+def too_slow(self):
+    """Run into the soft limit."""
+    time.sleep(30)
+
+
+@app.task(soft_time_limit=0.2)
+def declared_too_slow():
+    """Run into the soft limit of the declaration."""
+    time.sleep(30)
+
+
+@app.task
+def cleans_up():
+    """Return although the soft limit came."""
+    try:
+        time.sleep(30)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+
+
+@app.task
+def stuck():
+    """Ignore the soft limit."""
+    while True:
+        try:
+            time.sleep(30)
+        except SoftTimeLimitExceeded:
+            print("ignored", flush=True)
+
+
+@app.task(bind=True)
+def again(self, how):
+    """Ask for a retry in one of the ways that there are."""
+    if how == "changed":
+        self.retry(args=("other",), kwargs={"b": 1}, countdown=7, queue="slow", priority=3)
+    if how == "eta":
+        self.retry(eta=datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc))
+    if how == "unthrown":
+        self.retry(countdown=1, throw=False)
+        return "not the end"
+    if how == "swallowed":
+        try:
+            self.retry(countdown=1)
+        except Retry:
+            raise ValueError("something else") from None
+    if how == "raised":
+        raise Retry("by hand", exc=KeyError("k"), when=9)
+    return self.retry(args=("x" * 10_000,), countdown=1)
+
+
+@app.task
+def ends(how):
+    """End in one of the ways that there are."""
+    endings = {
+        "ignore": Ignore("ignored"),
+        "reject": Reject("rejected", requeue=True),
+        "exit": SystemExit(3),
+        "exit with text": SystemExit("text"),
+        "base": GeneratorExit("odd"),
+        "interrupt": KeyboardInterrupt(),
+    }
+    raise endings[how]
+
+
+@app.task
+def waits(marker):
+    """Say that it runs, wait to be ended, and say that it was."""
+    try:
+        print("waiting", flush=True)
+        time.sleep(30)
+    finally:
+        Path(marker).write_text("cleaned up")
+
+
+@app.task
+def forks():
+    """Return how a forked helper ends when its parent sends it SIGTERM."""
+    reader, writer = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.write(writer, b"ready")
+        time.sleep(30)
+        os._exit(0)
+    os.read(reader, 5)
+    os.kill(helper, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
+
+
+@app.task
+def closes_stdout():
+    """Close what the runner flushes."""
+    sys.stdout.close()
+    return "closed"
+
+
+NOT_A_FUNCTION = 1

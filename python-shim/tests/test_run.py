@@ -1,0 +1,519 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import TIMEOUT_S, Interpreter, read_until
+
+ID = "11111111-1111-4111-8111-111111111111"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    code: int
+    report: dict[str, Any]
+    text: bytes
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs tasks by `python -m petiole.run` in a folder of its own."""
+
+    python: Interpreter
+    folder: Path
+    environ: dict[str, str] = field(default_factory=lambda: {"PETIOLE_APP": "runner_app"})
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "result.json"
+
+    def variables(self, **extra: str) -> dict[str, str]:
+        files = {
+            "PETIOLE_TASK_FILE": str(self.folder / "task.json"),
+            "PETIOLE_RESULT_FILE": str(self.result_file),
+        }
+        return {**files, **self.environ, **extra}
+
+    def write(self, name: str, *args: Any, **changes: Any) -> None:
+        """Write the task file; `headers` are added, other `changes` replace keys."""
+        kwargs, embed = changes.pop("kwargs", {}), changes.pop("embed", None)
+        headers = {"task": name, "id": ID, "retries": 0, **changes.pop("headers", {})}
+        document = {
+            "v": 1,
+            "headers": headers,
+            "properties": {
+                "correlation_id": ID,
+                "priority": 4,
+                "delivery_info": {"exchange": "", "routing_key": "tenant-a"},
+            },
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "body": base64.b64encode(json.dumps([args, kwargs, embed]).encode()).decode(),
+            "body_encoding": "base64",
+            **changes,
+        }
+        (self.folder / "task.json").write_text(json.dumps(document))
+
+    def run(self, **extra: str) -> Outcome:
+        done = self.python.run("-m", "petiole.run", **self.variables(**extra))
+        text = self.result_file.read_bytes() if self.result_file.exists() else b""
+        assert len(text) <= 4096
+        report = json.loads(text) if text else {}
+        return Outcome(done.returncode, report, text, done.stdout, done.stderr)
+
+    def task(self, name: str, *args: Any, **changes: Any) -> Outcome:
+        self.write(name, *args, **changes)
+        return self.run()
+
+
+@pytest.fixture
+def runner(python: Interpreter, tmp_path: Path) -> Runner:
+    return Runner(python, tmp_path)
+
+
+@pytest.fixture
+def newest_runner(newest: Interpreter, tmp_path: Path) -> Runner:
+    return Runner(newest, tmp_path)
+
+
+def test_success(runner: Runner) -> None:
+    outcome = runner.task("runner_app.add", "a", "b")
+    assert outcome.code == 0
+    assert outcome.text == (
+        b'{"v":1,"state":"SUCCESS","result":"ab","traceback":null,"bytes":4,"sha256":"'
+        + hashlib.sha256(b'"ab"').hexdigest().encode()
+        + b'"}'
+    )
+    assert outcome.stdout == ""
+
+
+def test_request_is_the_messages(runner: Runner) -> None:
+    outcome = runner.task(
+        "runner_app.request",
+        "x",
+        kwargs={"b": [1]},
+        headers={"retries": 2, "trace": "t", "root_id": "root"},
+        embed={"callbacks": ["c"], "errbacks": None, "chain": None, "chord": None},
+    )
+    seen = outcome.report["result"]
+    assert seen.pop("hostname").startswith("petiole@")
+    assert seen.pop("properties")["priority"] == 4
+    assert seen == {
+        "id": ID,
+        "task": "runner_app.request",
+        "retries": 2,
+        "args": ["x"],
+        "kwargs": {"b": [1]},
+        "delivery_info": {
+            "exchange": "",
+            "routing_key": "tenant-a",
+            "priority": 4,
+            "redelivered": False,
+        },
+        "correlation_id": ID,
+        "is_eager": False,
+        "called_directly": False,
+        "trace": "t",
+        "callbacks": ["c"],
+        "root_id": "root",
+        "current": "runner_app.request",
+    }
+
+
+def test_task_with_a_call_of_its_own(runner: Runner) -> None:
+    assert runner.task("runner_app.called", 5).report["result"] == [ID, 5]
+
+
+def test_celery_app_variable(runner: Runner) -> None:
+    runner.write("runner_app.add", 1, 2)
+    outcome = runner.run(PETIOLE_APP="", CELERY_APP="runner_app:app")
+    assert outcome.report["result"] == 3
+
+
+@pytest.mark.parametrize("function", ["", "runner_app:add"])
+def test_task_without_app(runner: Runner, function: str) -> None:
+    runner.write("runner_app.add" if not function else "any.name", 1, 2)
+    outcome = runner.run(PETIOLE_APP="", PETIOLE_FUNCTION=function)
+    assert outcome.report["result"] == 3
+
+
+def test_plain_function(runner: Runner) -> None:
+    runner.write("os.path.join", "a", "b")
+    assert runner.run(PETIOLE_APP="").report["result"] == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "exception"),
+    [
+        ("nomodule", "", {"exc_type": "NotRegistered", "exc_message": ["nomodule"]}),
+        ("x.y", "nothing", {"exc_type": "InvalidTaskError"}),
+        ("x.y", "runner_app:NOT_A_FUNCTION", {"exc_type": "InvalidTaskError"}),
+        ("runner_app.missing", "", {"exc_type": "AttributeError"}),
+        ("no.such.module", "", {"exc_type": "ModuleNotFoundError"}),
+    ],
+)
+def test_functions_that_are_not_there(
+    newest_runner: Runner, name: str, function: str, exception: dict[str, Any]
+) -> None:
+    newest_runner.write(name)
+    outcome = newest_runner.run(PETIOLE_APP="", PETIOLE_FUNCTION=function)
+    assert outcome.code == 1
+    assert exception.items() <= outcome.report["exception"].items()
+
+
+def test_unregistered_task(runner: Runner) -> None:
+    outcome = runner.task("nope.x")
+    assert outcome.code == 1
+    assert outcome.report["state"] == "FAILURE"
+    assert outcome.report["traceback"] is None
+    assert outcome.report["exception"] == {
+        "exc_type": "NotRegistered",
+        "exc_message": ["nope.x"],
+        "exc_module": "celery.exceptions",
+    }
+
+
+@pytest.mark.parametrize("ends_with", ["", "\n"])
+def test_large_result_goes_to_the_end_of_stdout(runner: Runner, ends_with: str) -> None:
+    outcome = runner.task("runner_app.big", 100_000, kwargs={"ends_with": ends_with})
+    assert outcome.code == 0
+    assert set(outcome.report) == {"v", "state", "traceback", "bytes", "sha256"}
+    assert outcome.stdout.startswith("no newline")
+    payload = payload_of(outcome)
+    assert json.loads(payload) == {"result": "x" * 100_000}
+
+
+@pytest.mark.parametrize(("excess", "state"), [(0, "SUCCESS"), (1, "FAILURE")])
+def test_result_limit(newest_runner: Runner, excess: int, state: str) -> None:
+    size = 1024 * 1024 - len('{"result": ""}')
+    outcome = newest_runner.task("runner_app.big", size + excess)
+    assert outcome.report["state"] == state
+    assert outcome.code == (0 if state == "SUCCESS" else 1)
+    if state == "FAILURE":
+        assert outcome.report["exception"]["exc_type"] == "ResultTooLarge"
+        assert outcome.report["exception"]["exc_module"] == "petiole.exceptions"
+        assert "::petiole-result" not in outcome.stdout
+
+
+def test_inline_limit_is_exact(newest_runner: Runner) -> None:
+    frame = len(newest_runner.task("runner_app.big", 1000).text) - 1000
+    fits = newest_runner.task("runner_app.big", 4096 - frame)
+    assert len(fits.text) == 4096
+    assert "result" in fits.report
+    assert "result" not in newest_runner.task("runner_app.big", 4097 - frame).report
+
+
+def test_result_without_json_form(runner: Runner) -> None:
+    outcome = runner.task("runner_app.unencodable")
+    assert outcome.code == 1
+    assert outcome.report["exception"]["exc_type"] == "EncodeError"
+    assert outcome.report["exception"]["exc_module"] == "kombu.exceptions"
+
+
+def test_result_handle(runner: Runner) -> None:
+    outcome = runner.task("runner_app.returns_result")
+    assert outcome.report["result"] == [["22222222-2222-4222-8222-222222222222", None], None]
+
+
+def test_exception(runner: Runner) -> None:
+    runner.write("runner_app.fail", kwargs={"text": "no"})
+    outcome = runner.run(PETIOLE_APP="")
+    assert outcome.code == 1
+    report = outcome.report
+    assert report["state"] == "FAILURE"
+    assert report["exception"] == {
+        "exc_type": "ValueError",
+        "exc_message": ["no", {"depth": 0}, "<class 'object'>"],
+        "exc_module": "builtins",
+    }
+    text = json.dumps(report["exception"])
+    assert report["bytes"] == len(text)
+    assert report["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    first, frame, *_ = report["traceback"].splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert "runner_app.py" in frame, "the runner's own frames are left out"
+    assert report["traceback"] in outcome.stderr
+
+
+def test_long_traceback_keeps_both_ends(runner: Runner) -> None:
+    runner.write("runner_app.fail", 200)
+    outcome = runner.run(PETIOLE_APP="")
+    trace = outcome.report["traceback"]
+    assert 3900 < len(outcome.text) <= 4096
+    assert trace.startswith("Traceback (most recent call last):")
+    assert " characters left out " in trace
+    assert trace.rstrip().endswith("ValueError: ('no', {'depth': 0}, <class 'object'>)")
+
+
+def test_long_message_is_cut(runner: Runner) -> None:
+    runner.write("runner_app.fail", kwargs={"text": "\u00e9\n" * 50_000})
+    outcome = runner.run(PETIOLE_APP="")
+    exception = outcome.report["exception"]
+    assert exception["exc_type"] == "ValueError"
+    assert " characters left out " in exception["exc_message"][0]
+    assert exception["exc_message"][1] == {"depth": 0}
+    assert outcome.report["traceback"]
+
+
+def test_autoretry(runner: Runner) -> None:
+    outcome = runner.task("runner_app.flaky")
+    assert outcome.code == 0
+    assert outcome.report["state"] == "RETRY"
+    assert outcome.report["exception"] == {
+        "exc_type": "KeyError",
+        "exc_message": ["key"],
+        "exc_module": "builtins",
+    }
+    assert outcome.report["countdown"] == 180
+    assert "args" not in outcome.report
+    assert "KeyError: 'key'" in outcome.report["traceback"]
+
+
+def test_last_retry_fails_with_the_cause(runner: Runner) -> None:
+    outcome = runner.task("runner_app.flaky", headers={"retries": 2})
+    assert outcome.code == 1
+    assert outcome.report["state"] == "FAILURE"
+    assert outcome.report["exception"]["exc_type"] == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (
+            "changed",
+            {
+                "exception": None,
+                "countdown": 7,
+                "args": ["other"],
+                "kwargs": {"b": 1},
+                "options": {"queue": "slow", "priority": 3},
+            },
+        ),
+        ("eta", {"exception": None, "eta": "2030-01-02T03:04:05+00:00"}),
+        ("unthrown", {"exception": None, "countdown": 1}),
+        (
+            "swallowed",
+            {
+                "exception": {
+                    "exc_type": "ValueError",
+                    "exc_message": ["something else"],
+                    "exc_module": "builtins",
+                },
+                "countdown": 1,
+            },
+        ),
+        (
+            "raised",
+            {
+                "exception": {
+                    "exc_type": "KeyError",
+                    "exc_message": ["k"],
+                    "exc_module": "builtins",
+                },
+                "countdown": 9,
+            },
+        ),
+    ],
+)
+def test_retries(runner: Runner, how: str, expected: dict[str, Any]) -> None:
+    outcome = runner.task("runner_app.again", how)
+    frame = ("v", "state", "traceback", "bytes", "sha256")
+    assert outcome.code == 0
+    assert outcome.report["state"] == "RETRY"
+    assert {k: v for k, v in outcome.report.items() if k not in frame} == expected
+
+
+def test_large_retry_goes_to_the_end_of_stdout(runner: Runner) -> None:
+    outcome = runner.task("runner_app.again", "large")
+    assert outcome.report["state"] == "RETRY"
+    payload = json.loads(payload_of(outcome))
+    assert payload == {"exception": None, "countdown": 1, "args": ["x" * 10_000]}
+
+
+def test_ignore_and_reject(runner: Runner) -> None:
+    ignored = runner.task("runner_app.ends", "ignore")
+    assert (ignored.code, ignored.report["state"]) == (0, "IGNORED")
+    assert ignored.report["exception"]["exc_type"] == "Ignore"
+    rejected = runner.task("runner_app.ends", "reject")
+    assert (rejected.code, rejected.report["state"]) == (0, "REJECTED")
+    assert rejected.report["requeue"] is True
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("exit", "Worker exited prematurely: exitcode 3."),
+        ("exit with text", "Worker exited prematurely: exitcode 1."),
+        ("base", "Worker exited prematurely: GeneratorExit('odd')."),
+    ],
+)
+def test_ends_that_would_end_a_worker(runner: Runner, how: str, sentence: str) -> None:
+    outcome = runner.task("runner_app.ends", how)
+    assert outcome.code == 1
+    assert outcome.report["exception"] == {
+        "exc_type": "WorkerLostError",
+        "exc_message": [sentence],
+        "exc_module": "billiard.exceptions",
+    }
+    assert "runner_app.py" in outcome.report["traceback"]
+
+
+def test_soft_limit(runner: Runner) -> None:
+    outcome = runner.task("runner_app.declared_too_slow")
+    assert outcome.code == 1
+    assert outcome.report["exception"] == {
+        "exc_type": "SoftTimeLimitExceeded",
+        "exc_message": [],
+        "exc_module": "billiard.exceptions",
+    }
+
+
+def test_soft_limit_can_be_caught(runner: Runner) -> None:
+    outcome = runner.task("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
+    assert outcome.report["result"] == "cleaned up"
+
+
+def test_soft_limit_is_retried(runner: Runner) -> None:
+    outcome = runner.task("runner_app.too_slow", headers={"timelimit": [None, 0.2]})
+    assert outcome.report["state"] == "RETRY"
+    assert outcome.report["exception"]["exc_type"] == "SoftTimeLimitExceeded"
+    assert outcome.report["countdown"] == 3
+
+
+def test_hard_limit(runner: Runner) -> None:
+    outcome = runner.task("runner_app.stuck", headers={"timelimit": [0.5, 0.2]})
+    assert outcome.code == 1
+    assert outcome.stdout == "ignored\n"
+    assert outcome.report["traceback"] is None
+    assert outcome.report["exception"] == {
+        "exc_type": "TimeLimitExceeded",
+        "exc_message": [0.5],
+        "exc_module": "billiard.exceptions",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_termination_is_not_reported(runner: Runner, number: signal.Signals) -> None:
+    marker = runner.folder / "marker"
+    runner.write("runner_app.waits", str(marker))
+    process = runner.python.start("-m", "petiole.run", **runner.variables())
+    read_until(process, "waiting")
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 143
+    assert rest == "petiole.run: terminated\n"
+    assert marker.read_text() == "cleaned up"
+    assert not runner.result_file.exists()
+
+
+def test_forked_helper_ends_by_its_signal(runner: Runner) -> None:
+    assert runner.task("runner_app.forks").report["result"] == -signal.SIGTERM
+
+
+def test_closed_stdout(runner: Runner) -> None:
+    assert runner.task("runner_app.closes_stdout").report["result"] == "closed"
+
+
+def test_report_replaces_a_longer_one(newest_runner: Runner) -> None:
+    newest_runner.result_file.write_text("x" * 5000)
+    assert newest_runner.task("runner_app.add", 1, 2).report["result"] == 3
+
+
+def test_report_that_cannot_be_written(newest_runner: Runner) -> None:
+    newest_runner.write("runner_app.add", 1, 2)
+    outcome = newest_runner.run(PETIOLE_RESULT_FILE=str(newest_runner.folder / "no" / "file"))
+    assert outcome.code == 74
+    assert "No such file or directory" in outcome.stderr
+
+
+def corrupted(**changes: Any) -> Callable[[Runner], None]:
+    return lambda runner: runner.write("runner_app.add", 1, 2, **changes)
+
+
+def body(value: Any) -> Callable[[Runner], None]:
+    return corrupted(body=base64.b64encode(json.dumps(value).encode()).decode())
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "words"),
+    [
+        (lambda _: None, "InvalidTaskError", "cannot be read: No such file"),
+        (lambda r: (r.folder / "task.json").write_text("{"), "InvalidTaskError", "not JSON"),
+        (lambda r: (r.folder / "task.json").write_text("[]"), "InvalidTaskError", "version 1"),
+        (lambda r: (r.folder / "task.json").write_bytes(b"\xff"), "InvalidTaskError", "not JSON"),
+        (corrupted(v=2), "InvalidTaskError", "version 1"),
+        (corrupted(body_encoding="utf-8"), "InvalidTaskError", "body_encoding"),
+        (corrupted(body="*"), "InvalidTaskError", "not base64"),
+        (corrupted(body=7), "InvalidTaskError", "not base64"),
+        (corrupted(headers={"id": None}), "InvalidTaskError", "no id"),
+        (corrupted(headers={"task": ""}), "InvalidTaskError", "no task"),
+        (corrupted(headers={"timelimit": "ab"}), "InvalidTaskError", "time limit"),
+        (corrupted(headers={"timelimit": [1]}), "InvalidTaskError", "timelimit"),
+        (corrupted(headers={"timelimit": [-1, None]}), "InvalidTaskError", "time limit"),
+        (corrupted(properties=[]), "InvalidTaskError", "properties"),
+        (corrupted(**{"content-type": "application/x-yaml"}), "ContentDisallowed", "yaml"),
+        (corrupted(body="eA=="), "DecodeError", ""),
+        (corrupted(body=""), "InvalidTaskError", "[args, kwargs, embed]"),
+        (body([[], {}]), "InvalidTaskError", "[args, kwargs, embed]"),
+        (body([1, {}, None]), "InvalidTaskError", "arguments"),
+        (body([[], [], None]), "InvalidTaskError", "mapping"),
+        (body([[], {}, []]), "InvalidTaskError", "canvas"),
+        (body([[1], {}, None]), "TypeError", "missing 1 required positional argument"),
+    ],
+)
+def test_messages_that_cannot_be_run(
+    newest_runner: Runner, write: Callable[[Runner], None], kind: str, words: str
+) -> None:
+    write(newest_runner)
+    outcome = newest_runner.run()
+    assert outcome.code == 1
+    exception = outcome.report["exception"]
+    assert exception["exc_type"] == kind
+    assert words in exception["exc_message"][0]
+
+
+def test_task_file_is_required(newest_runner: Runner) -> None:
+    outcome = newest_runner.run(PETIOLE_TASK_FILE="")
+    assert outcome.report["exception"]["exc_message"] == ["PETIOLE_TASK_FILE is not set"]
+
+
+def test_accepted_content_can_be_widened(newest_runner: Runner) -> None:
+    raw = base64.b64encode(b"[[1, 2], {}, null]").decode()
+    newest_runner.write("runner_app.add", body=raw, **{"content-type": "application/x-yaml"})
+    outcome = newest_runner.run(PETIOLE_ACCEPT_CONTENT="json, yaml")
+    # The environment has no YAML; that Celery looks for a decoder shows that it was accepted.
+    assert outcome.report["exception"]["exc_type"] != "ContentDisallowed"
+
+
+def test_arguments_are_refused(newest: Interpreter) -> None:
+    done: subprocess.CompletedProcess[str] = newest.run("-m", "petiole.run", "argument")
+    assert done.returncode == 2
+
+
+def payload_of(outcome: Outcome) -> bytes:
+    """Return the payload at the end of stdout, checked as a reader checks it."""
+    lines = outcome.stdout.splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if line.startswith("::petiole-result "))
+    chunks = []
+    for number, line in enumerate(lines[first:], 1):
+        assert len(line) <= 4096
+        marker, position, chunk = line.split()
+        assert (marker, position) == ("::petiole-result", f"{number}/{len(lines) - first}")
+        chunks.append(base64.b64decode(chunk, validate=True))
+    payload = b"".join(chunks)
+    assert outcome.report["bytes"] == len(payload)
+    assert outcome.report["sha256"] == hashlib.sha256(payload).hexdigest()
+    return payload
