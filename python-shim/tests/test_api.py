@@ -1,9 +1,8 @@
 from __future__ import annotations
 
+import base64
 import importlib
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import redis
 from fastapi.testclient import TestClient
 
+from app.celery_app import celery_app
 from harness import TIMEOUT_S, Interpreter, free_port
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -21,14 +21,13 @@ ALGORITHM = "HS256"
 
 @pytest.fixture(scope="session")
 def api(broker_url: str, backend_url: str) -> Iterator[TestClient]:
-    """The API with its settings in the environment, as uvicorn would import it."""
+    """The API, on the tests' Redis."""
+    celery_app.conf.update(broker_url=broker_url, result_backend=backend_url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JWT_SECRET", SECRET)
-        patch.setenv("CELERY_BROKER_URL", broker_url)
-        patch.setenv("CELERY_RESULT_BACKEND", backend_url)
-        for name in [name for name in sys.modules if name.split(".")[0] == "app"]:
-            patch.delitem(sys.modules, name)
-        with TestClient(importlib.import_module("app.main").app) as client:
+        # Only now: the module refuses to be imported without the secret.
+        main = importlib.import_module("app.main")
+        with TestClient(main.app) as client:
             yield client
 
 
@@ -131,7 +130,7 @@ def test_train_sends_to_the_tokens_tenant(
     assert headers["task"] == "app.tasks.training.train_lora"
     assert headers["petiole_tenant"] == tenant
     assert headers["timelimit"] == [None, 3600]
-    body = json.loads(importlib.import_module("base64").b64decode(json.loads(message)["body"]))
+    body = json.loads(base64.b64decode(json.loads(message)["body"]))
     assert body[1] == {
         "config": {
             "experiment_name": "digits",
@@ -267,11 +266,8 @@ def test_real_worker_runs_the_training(
 
 def finish(api: TestClient, caller: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
     """Train with `config` and return the last answer."""
-    main = importlib.import_module("app.main")
     submitted = api.post("/train", json={"config": config}, headers=caller).json()
-    main.AsyncResult(submitted["task_id"], app=main.celery_app).get(
-        timeout=TIMEOUT_S, propagate=False
-    )
+    celery_app.AsyncResult(submitted["task_id"]).get(timeout=TIMEOUT_S, propagate=False)
     answer: dict[str, Any] = api.get(f"/task/{submitted['task_id']}", headers=caller).json()
     return answer
 
@@ -303,7 +299,6 @@ print(json.dumps([train.status_code, task.status_code, train.text + task.text]))
 
 
 def test_secret_is_required(newest: Interpreter) -> None:
-    assert "JWT_SECRET" not in os.environ or os.environ["JWT_SECRET"] == SECRET
     done = newest.run("-c", "import app.main", JWT_SECRET="")
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("RuntimeError: JWT_SECRET is not set")

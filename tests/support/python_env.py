@@ -79,14 +79,12 @@ def _create(name: str, target: Path, interpreter: Path) -> None:
     """Build the environment in its final place: scripts in it name their interpreter's path."""
     print(f"python_env: making {name} in {target}", file=sys.stderr)
     shutil.rmtree(target, ignore_errors=True)
-    # The base interpreter, so that an environment made from within another one does not point there.
+    # The base interpreter: an environment made from within another one must not depend on that.
     base = getattr(sys, "_base_executable", None) or sys.executable
     _run([base, "-m", "venv", str(target)], hint="on Debian: apt-get install python3-venv")
-    _run(
-        [str(interpreter), "-m", "pip", "install", "--quiet", "--no-input"]
-        + ["--disable-pip-version-check", "--requirement", str(requirements_path(name))]
-    )
-    _run([str(interpreter), "-m", "pip", "check", "--disable-pip-version-check"])
+    pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    _run([*pip, "install", "--quiet", "--requirement", str(requirements_path(name))])
+    _run([*pip, "check"])
     (target / MARKER).touch()
 
 
