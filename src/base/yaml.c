@@ -261,7 +261,7 @@ static bool read_file(FILE *file, const char *path, struct buffer *buffer, struc
         }
     }
     if (ferror(file)) {
-        return error_set(reterr, ERROR_INVALID, "%s: cannot be read: %s", path, strerror(errno));
+        return error_set(reterr, ERROR_INVALID, "%s: cannot be read: %s", path, strerrordesc_np(errno));
     }
     return true;
 }
@@ -272,7 +272,7 @@ const struct yaml *yaml_read(const char *path, size_t max_bytes, struct arena *a
     FILE *file = fopen(path, "re");
     if (!file) {
         enum error_kind kind = errno == ENOENT ? ERROR_NOT_FOUND : ERROR_INVALID;
-        (void)error_set(reterr, kind, "%s: cannot be opened: %s", path, strerror(errno));
+        (void)error_set(reterr, kind, "%s: cannot be opened: %s", path, strerrordesc_np(errno));
         return NULL;
     }
     struct buffer buffer;
