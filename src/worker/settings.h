@@ -108,20 +108,23 @@ struct settings {
 
     /* Worked out of the above */
 
-    const char *
-        /* the URL to read from: the first of broker_read_url or broker_url that we can speak */
-        broker;
+    /* the URL to read from: the first of broker_read_url or broker_url that we can speak; NULL */
+    const char *broker;
     const char *const *queues; /* what to consume, without doubles; ends with NULL */
     size_t queue_count;
+    const double *runtime_buckets; /* worker_runtime_buckets in seconds, ascending */
+    size_t runtime_bucket_count;
     const char *tenant; /* whose worker this is: kubernetes_namespace, else tenant_default */
-    struct registry
-        *registry; /* owned: the rows of `tasks`, with the task_* settings as their defaults */
+    /* owned: the rows of `tasks`, with the task_* settings as their defaults */
+    struct registry *registry;
 
     struct arena *arena;         /* owned: everything above lives in it */
     struct settings_note *notes; /* what to log, in order */
     size_t note_count;
-    bool has_explicit_queues;          /* -Q or task_queues named them */
-    bool is_set[SETTING_COUNT_OF_ALL]; /* somebody set it: its value is not the default */
+    bool has_explicit_queues;                  /* -Q or task_queues named them */
+    bool is_set[SETTING_COUNT_OF_ALL];         /* somebody set it: its value is not the default */
+    const char *origins[SETTING_COUNT_OF_ALL]; /* who: a file, "option -c"; NULL: nobody */
+    const char *config_path;                   /* the settings file; NULL: none */
 };
 
 /* Reads every source into `settings`, which is zeroed or uninitialized memory. Fails with INVALID

@@ -23,7 +23,7 @@ SETTING(plugins, LIST, "[]", "shared libraries with native tasks")
 SETTING(native_threads, COUNT, "0", "threads of the native executor; 0: one for each CPU")
 SETTING(local_max_processes, COUNT, "0", "most processes of the local executor; 0: worker_concurrency")
 SETTING(local_log_dir, TEXT, "null", "where the local executor keeps the output of its processes; without it below run_dir")
-SETTING(run_dir, TEXT, "null", "folder of the probe socket; without it /run/petiole, $XDG_RUNTIME_DIR/petiole or /tmp/petiole-<uid>")
+SETTING(run_dir, TEXT, "null", "folder of the probe socket; without it /run/petiole, $XDG_RUNTIME_DIR/petiole or /tmp/petiole-UID")
 
 /* Celery's: general */
 SETTING(accept_content, LIST, "[json]", "content types that are decoded")
@@ -173,7 +173,7 @@ SETTING(worker_soft_shutdown_timeout, ACCEPTED, "0.0", "seconds of the soft shut
 SETTING(worker_enable_soft_shutdown_on_idle, ACCEPTED, "false", "soft shutdown of an idle worker")
 SETTING(worker_concurrency, COUNT, "null", "processes at a time; null, 0 or auto: one for each CPU")
 SETTING(worker_consumer, ACCEPTED, "celery.worker.consumer:Consumer", "Python class")
-SETTING(worker_direct, BOOL, "false", "consume a queue of this worker alone too: <node name>.dq2")
+SETTING(worker_direct, BOOL, "false", "consume a queue of this worker alone too: NODE.dq2")
 SETTING(worker_disable_rate_limits, ACCEPTED, "false", "no rate limits")
 SETTING(worker_deduplicate_successful_tasks, ACCEPTED, "false", "look for a stored SUCCESS before a redelivered task; always so for Jobs")
 SETTING(worker_enable_remote_control, ACCEPTED, "true", "remote control")

@@ -1,0 +1,221 @@
+#include "worker/settings_check.h"
+
+#include <sched.h>
+
+#include "telemetry/metrics.h"
+#include "telemetry/status_server.h"
+#include "worker/settings_value.h"
+
+static bool fail_text(const struct settings *settings, enum setting_id id, const char *text,
+                      const char *allowed, struct error *reterr)
+{
+    return settings_value_fail(settings, id, NULL, reterr, "%s is allowed, not \"%.64s\"", allowed,
+                               text);
+}
+
+/* A namespace, and so a tenant's name: RFC 1123 label, as Kubernetes wants it. */
+static bool is_label(const char *text)
+{
+    size_t length = strlen(text);
+    return length > 0 && length <= 63
+           && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") == length && text[0] != '-'
+           && text[length - 1] != '-';
+}
+
+static bool check_label(const struct settings *settings, enum setting_id id, const char *text,
+                        struct error *reterr)
+{
+    if (!text && id == SETTING_ID_kubernetes_namespace) {
+        return true;
+    }
+    if (!text || !is_label(text)) {
+        return fail_text(settings, id, text ? text : "null",
+                         "a name of lower-case letters, digits and dashes, at most 63,", reterr);
+    }
+    return true;
+}
+
+static bool check_tenancy(const struct settings *settings, struct error *reterr)
+{
+    const char *path = settings->tenant_path;
+    if (path && path[0]
+        && ((strncmp(path, "kwargs.", 7) != 0 && strncmp(path, "args.", 5) != 0)
+            || strstr(path, "..") || path[strlen(path) - 1] == '.')) {
+        return fail_text(settings, SETTING_ID_tenant_path, path,
+                         "a path such as kwargs.config.metadata.namespace", reterr);
+    }
+    return check_label(settings, SETTING_ID_kubernetes_namespace, settings->kubernetes_namespace,
+                       reterr)
+           && check_label(settings, SETTING_ID_tenant_default, settings->tenant_default, reterr);
+}
+
+static bool check_address(const struct settings *settings, struct error *reterr)
+{
+    const char *address = settings->worker_http_address;
+    if (!address || !address[0]) {
+        return true;
+    }
+    struct error inner = {0};
+    if (!status_server_is_address(address, &inner)) {
+        return settings_value_fail(settings, SETTING_ID_worker_http_address, NULL, reterr, "%s",
+                                   inner.message);
+    }
+    return true;
+}
+
+static bool is_json_name(const char *name)
+{
+    return strcmp(name, "json") == 0 || strcmp(name, "application/json") == 0;
+}
+
+static bool check_serializers(struct settings *settings, struct error *reterr)
+{
+    const char *serializer = settings->result_serializer;
+    if (serializer && !is_json_name(serializer)) {
+        return fail_text(settings, SETTING_ID_result_serializer, serializer, "json", reterr);
+    }
+    for (size_t index = 0; settings->accept_content[index]; index++) {
+        if (!is_json_name(settings->accept_content[index])) {
+            settings_value_note(settings, LOG_WARNING,
+                                "accept_content: Petiole decodes json only; messages in %.64s are "
+                                "refused.",
+                                settings->accept_content[index]);
+        }
+    }
+    return true;
+}
+
+static bool check_mapping(const struct settings *settings, enum setting_id id,
+                          const struct yaml *node, struct error *reterr)
+{
+    if (node && node->type != YAML_MAPPING) {
+        return settings_value_fail(settings, id, node, reterr, "a mapping is allowed, not %s",
+                                   yaml_type_name(node));
+    }
+    return true;
+}
+
+static bool check_reserve(const struct settings *settings, struct error *reterr)
+{
+    const struct yaml *reserve = settings->kubernetes_quota_reserve;
+    if (!check_mapping(settings, SETTING_ID_kubernetes_quota_reserve, reserve, reterr)) {
+        return false;
+    }
+    for (size_t index = 0; reserve && index < reserve->count; index++) {
+        const struct yaml *quantity = reserve->entries[index].value;
+        if (quantity->type != YAML_SCALAR || !strchr("0123456789.", quantity->text.data[0])) {
+            return settings_value_fail(settings, SETTING_ID_kubernetes_quota_reserve, quantity,
+                                       reterr,
+                                       "%.64s: a quantity such as 1, 500m or 2Gi is allowed",
+                                       reserve->entries[index].key->text.data);
+        }
+    }
+    return true;
+}
+
+static bool check_trees(const struct settings *settings, struct error *reterr)
+{
+    return check_reserve(settings, reterr)
+           && check_mapping(settings, SETTING_ID_broker_transport_options,
+                            settings->broker_transport_options, reterr)
+           && check_mapping(settings, SETTING_ID_result_backend_transport_options,
+                            settings->result_backend_transport_options, reterr);
+}
+
+static bool read_buckets(struct settings *settings, struct error *reterr)
+{
+    const char *const *texts = settings->worker_runtime_buckets;
+    size_t count = settings_value_count(texts);
+    if (count > METRICS_MAX_BUCKETS) {
+        return settings_value_fail(settings, SETTING_ID_worker_runtime_buckets, NULL, reterr,
+                                   "at most %d bounds are allowed", METRICS_MAX_BUCKETS);
+    }
+    double *buckets = arena_alloc(settings->arena, (count + 1) * sizeof(*buckets));
+    for (size_t index = 0; index < count; index++) {
+        struct yaml scalar = {
+            .type = YAML_SCALAR, .is_plain = true, .text = bytes_from_text(texts[index])};
+        double floor = index > 0 ? buckets[index - 1] : 0;
+        if (!yaml_double(&scalar, &buckets[index]) || buckets[index] <= floor) {
+            return fail_text(settings, SETTING_ID_worker_runtime_buckets, texts[index],
+                             "a growing list of seconds", reterr);
+        }
+    }
+    settings->runtime_buckets = buckets;
+    settings->runtime_bucket_count = count;
+    return true;
+}
+
+static void count_cpus(struct settings *settings)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (settings->worker_concurrency == 0) {
+        bool ok = sched_getaffinity(0, sizeof(set), &set) == 0;
+        settings->worker_concurrency = ok && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+    }
+}
+
+static bool is_supported_url(const char *url)
+{
+    static const char *const schemes[] = {"redis://", "rediss://", "redis+socket://", "socket://"};
+    for (size_t index = 0; index < ARRAY_LENGTH(schemes); index++) {
+        if (strncasecmp(url, schemes[index], strlen(schemes[index])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The first URL that we can speak, else the first, so that its scheme is named when it is opened.
+ */
+static void choose_broker(struct settings *settings)
+{
+    bool has_read_url = settings->broker_read_url[0] != NULL;
+    const char *const *urls = has_read_url ? settings->broker_read_url : settings->broker_url;
+    const char *name = has_read_url ? "broker_read_url" : "broker_url";
+    settings->broker = NULL;
+    for (size_t index = 0; urls[index] && !settings->broker; index++) {
+        if (is_supported_url(urls[index])) {
+            settings->broker = urls[index];
+        } else if (urls[1]) {
+            settings_value_note(settings, LOG_WARNING,
+                                "%s: URL number %zu has a scheme that is not supported.", name,
+                                index + 1);
+        }
+    }
+    if (!settings->broker) {
+        settings->broker = urls[0];
+    } else if (urls[1]) {
+        settings_value_note(settings, LOG_WARNING,
+                            "%s: only one URL is used; there is no failover to the others.", name);
+    }
+    const char *write_url = settings->broker_write_url[0];
+    if (write_url && settings->broker && strcmp(write_url, settings->broker) != 0) {
+        settings_value_note(settings, LOG_WARNING,
+                            "broker_write_url is not used: messages are published where they are "
+                            "consumed.");
+    }
+}
+
+static void note_accepted(struct settings *settings)
+{
+    for (size_t id = 0; id < SETTING_COUNT_OF_ALL; id++) {
+        if (settings_rows[id].kind == SETTING_ACCEPTED && settings->is_set[id]) {
+            settings_value_note(settings, LOG_DEBUG, "%s: %s has no effect in Petiole.",
+                                settings->origins[id], settings_rows[id].name);
+        }
+    }
+}
+
+bool settings_check_all(struct settings *settings, struct error *reterr)
+{
+    if (!check_tenancy(settings, reterr) || !check_address(settings, reterr)
+        || !check_serializers(settings, reterr) || !check_trees(settings, reterr)
+        || !read_buckets(settings, reterr)) {
+        return false;
+    }
+    count_cpus(settings);
+    choose_broker(settings);
+    note_accepted(settings);
+    return true;
+}

@@ -1,0 +1,360 @@
+#include "worker/settings_tasks.h"
+
+#include <stdarg.h>
+
+#include "worker/settings_names.h"
+#include "worker/settings_value.h"
+
+/* One row of `tasks` while it is read. */
+struct row {
+    struct settings *settings;
+    const char *pattern;
+    struct task_type type;
+    enum setting_tristate acks_on_failure_or_timeout;
+    enum setting_tristate acks_on_failure;
+    enum setting_tristate acks_on_timeout;
+    struct error *reterr;
+};
+
+typedef bool(option_fn)(struct row *row, void *member, const struct yaml *value, const char *name);
+
+static bool fail(const struct row *row, const struct yaml *node, const char *name,
+                 const char *format, ...) PRINTF_FORMAT(4, 5);
+
+static bool fail(const struct row *row, const struct yaml *node, const char *name,
+                 const char *format, ...)
+{
+    char text[300];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    return settings_value_fail(row->settings, SETTING_ID_tasks, node, row->reterr, "%.128s: %s: %s",
+                               row->pattern, name, text);
+}
+
+/* Readers of one option; `member` is where it goes */
+
+static bool read_flag(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    if (!settings_value_bool(value, member)) {
+        return fail(row, value, name, "true or false is allowed, not %s", yaml_type_name(value));
+    }
+    return true;
+}
+
+static bool read_tristate(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    bool flag = false;
+    if (yaml_is_null(value)) {
+        return true;
+    }
+    if (!read_flag(row, &flag, value, name)) {
+        return false;
+    }
+    *(enum setting_tristate *)member = flag ? SETTING_TRUE : SETTING_FALSE;
+    return true;
+}
+
+static bool read_ignore_result(struct row *row, void *member, const struct yaml *value,
+                               const char *name)
+{
+    bool flag = false;
+    if (!read_flag(row, &flag, value, name)) {
+        return false;
+    }
+    *(enum message_flag *)member = flag ? MESSAGE_YES : MESSAGE_NO;
+    return true;
+}
+
+static bool read_seconds(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    double seconds = 0;
+    if (!yaml_is_null(value) && (!yaml_double(value, &seconds) || seconds < 0 || seconds > 1e9)) {
+        return fail(row, value, name, "a number of seconds from 0, or null, is allowed, not %s",
+                    yaml_type_name(value));
+    }
+    *(double *)member = seconds;
+    return true;
+}
+
+static bool read_max_retries(struct row *row, void *member, const struct yaml *value,
+                             const char *name)
+{
+    int64_t count = -1;
+    if (!yaml_is_null(value) && (!yaml_integer(value, &count) || count < 0 || count > 1000000000)) {
+        return fail(row, value, name, "a whole number from 0, or null, is allowed, not %s",
+                    yaml_type_name(value));
+    }
+    *(int64_t *)member = count;
+    return true;
+}
+
+/* celery/app/autoretry.py: float(retry_backoff), so true is 1. */
+static bool read_backoff(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    bool flag = false;
+    if (yaml_bool(value, &flag)) {
+        *(double *)member = flag ? 1 : 0;
+        return true;
+    }
+    return read_seconds(row, member, value, name);
+}
+
+static bool read_names(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    const char *const *list = settings_value_list(value, ',', row->settings->arena);
+    if (!list) {
+        return fail(row, value, name, "a list of texts is allowed, not %s", yaml_type_name(value));
+    }
+    *(const char *const **)member = list[0] ? list : NULL;
+    return true;
+}
+
+static bool read_override(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    if (!read_names(row, member, value, name)) {
+        return false;
+    }
+    const char *const *list = *(const char *const **)member;
+    for (size_t index = 0; list && list[index]; index++) {
+        if (list[index][0] != '/') {
+            return fail(row, value, name,
+                        "JSON pointers such as /spec/template/… are allowed, not \"%.64s\"",
+                        list[index]);
+        }
+    }
+    return true;
+}
+
+static bool read_executor(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    static const char *const names[TASK_EXECUTOR_COUNT] = {
+        [TASK_KUBERNETES] = "kubernetes",
+        [TASK_LOCAL] = "local",
+        [TASK_PROCESS] = "process",
+        [TASK_NATIVE] = "native",
+    };
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (value->type == YAML_SCALAR && bytes_equal_text(value->text, names[index])) {
+            *(enum task_executor *)member = (enum task_executor)index;
+            return true;
+        }
+    }
+    return fail(row, value, name, "kubernetes, local, process or native is allowed, not \"%.64s\"",
+                value->type == YAML_SCALAR ? value->text.data : yaml_type_name(value));
+}
+
+/* A path beside the settings file. */
+static bool read_path(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    if (yaml_is_null(value) || value->type != YAML_SCALAR || value->text.length == 0) {
+        return fail(row, value, name, "the path of a file is allowed, not %s",
+                    yaml_type_name(value));
+    }
+    const struct settings *settings = row->settings;
+    const char *file = settings->origins[SETTING_ID_tasks];
+    const char *slash = file && file == settings->config_path ? strrchr(file, '/') : NULL;
+    const char *path = value->text.data;
+    if (slash && path[0] != '/') {
+        path = arena_format(settings->arena, "%.*s/%s", (int)(slash - file), file, path);
+    }
+    *(const char **)member = path;
+    return true;
+}
+
+static bool read_retry_kwargs(struct row *row, void *member, const struct yaml *value,
+                              const char *name)
+{
+    struct task_type *type = member;
+    if (value->type != YAML_MAPPING) {
+        return fail(row, value, name, "a mapping is allowed, not %s", yaml_type_name(value));
+    }
+    for (size_t index = 0; index < value->count; index++) {
+        struct yaml_entry entry = value->entries[index];
+        bool ok = false;
+        if (bytes_equal_text(entry.key->text, "max_retries")) {
+            ok = read_max_retries(row, &type->max_retries, entry.value, "retry_kwargs.max_retries");
+        } else if (bytes_equal_text(entry.key->text, "countdown")) {
+            ok = read_seconds(row, &type->default_retry_delay_s, entry.value,
+                              "retry_kwargs.countdown");
+        } else {
+            ok = fail(row, entry.key, name, "max_retries and countdown are allowed, not \"%.64s\"",
+                      entry.key->text.data);
+        }
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* An option of Celery's that means nothing here. */
+static bool accept(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    (void)member;
+    (void)value;
+    settings_value_note(row->settings, LOG_DEBUG, "tasks: %.128s: %s has no effect", row->pattern,
+                        name);
+    return true;
+}
+
+#define TYPE(member) (offsetof(struct row, type) + offsetof(struct task_type, member))
+#define ROW(member)  offsetof(struct row, member)
+
+static const struct option {
+    const char *name;
+    option_fn *read;
+    size_t offset; /* in struct row */
+} options[] = {
+    {"executor", read_executor, TYPE(executor)},
+    {"job_template", read_path, TYPE(job_template)},
+    {"override", read_override, TYPE(overrides)},
+    {"acks_late", read_flag, TYPE(acks_late)},
+    {"acks_on_failure_or_timeout", read_tristate, ROW(acks_on_failure_or_timeout)},
+    {"acks_on_failure", read_tristate, ROW(acks_on_failure)},
+    {"acks_on_timeout", read_tristate, ROW(acks_on_timeout)},
+    {"reject_on_worker_lost", read_flag, TYPE(reject_on_worker_lost)},
+    {"ignore_result", read_ignore_result, TYPE(ignore_result)},
+    {"store_errors_even_if_ignored", read_flag, TYPE(store_errors_even_if_ignored)},
+    {"track_started", read_flag, TYPE(track_started)},
+    {"time_limit", read_seconds, TYPE(time_limit_s)},
+    {"soft_time_limit", read_seconds, TYPE(soft_time_limit_s)},
+    {"autoretry_for", read_names, TYPE(autoretry_for)},
+    {"dont_autoretry_for", read_names, TYPE(dont_autoretry_for)},
+    {"max_retries", read_max_retries, TYPE(max_retries)},
+    {"default_retry_delay", read_seconds, TYPE(default_retry_delay_s)},
+    {"retry_backoff", read_backoff, TYPE(retry_backoff)},
+    {"retry_backoff_max", read_seconds, TYPE(retry_backoff_max_s)},
+    {"retry_jitter", read_flag, TYPE(retry_jitter)},
+    {"retry_kwargs", read_retry_kwargs, ROW(type)},
+    {"abstract", accept, 0},
+    {"base", accept, 0},
+    {"bind", accept, 0},
+    {"compression", accept, 0},
+    {"expires", accept, 0},
+    {"name", accept, 0},
+    {"priority", accept, 0},
+    {"pydantic", accept, 0},
+    {"queue", accept, 0},
+    {"rate_limit", accept, 0},
+    {"resultrepr_maxsize", accept, 0},
+    {"retry_on_worker_lost", accept, 0},
+    {"send_events", accept, 0},
+    {"serializer", accept, 0},
+    {"shared", accept, 0},
+    {"store_eager_result", accept, 0},
+    {"throws", accept, 0},
+    {"trail", accept, 0},
+    {"typing", accept, 0},
+};
+
+static bool fail_unknown(const struct row *row, const struct yaml *key)
+{
+    struct buffer text;
+    buffer_init(&text, 256);
+    (void)buffer_format(&text, "is no option of a task");
+    settings_names_append_nearest(&text, key->text, &options[0].name, ARRAY_LENGTH(options),
+                                  sizeof(options[0]));
+    (void)buffer_append_byte(&text, '\0');
+    bool ok = fail(row, key, arena_format(row->settings->arena, "%.64s", key->text.data), "%s",
+                   text.data);
+    buffer_fini(&text);
+    return ok;
+}
+
+static bool read_option(struct row *row, struct yaml_entry entry)
+{
+    for (size_t index = 0; index < ARRAY_LENGTH(options); index++) {
+        const struct option *option = &options[index];
+        if (bytes_equal_text(entry.key->text, option->name)) {
+            return option->read(row, (char *)row + option->offset, entry.value, option->name);
+        }
+    }
+    return fail_unknown(row, entry.key);
+}
+
+static struct task_type default_type(const struct settings *settings)
+{
+    struct task_type type = registry_defaults;
+    type.acks_late = settings->task_acks_late;
+    type.reject_on_worker_lost = settings->task_reject_on_worker_lost == SETTING_TRUE;
+    type.ignore_result = settings->task_ignore_result ? MESSAGE_YES : MESSAGE_NO;
+    type.store_errors_even_if_ignored = settings->task_store_errors_even_if_ignored;
+    type.track_started = settings->task_track_started;
+    type.time_limit_s = settings->task_time_limit;
+    type.soft_time_limit_s = settings->task_soft_time_limit;
+    return type;
+}
+
+/* The task's own value, else the setting's, else what `or_timeout` says (celery/app/task.py:
+ * Task.bind). */
+static bool acks_on(enum setting_tristate own, enum setting_tristate setting, bool or_timeout)
+{
+    if (own != SETTING_NONE) {
+        return own == SETTING_TRUE;
+    }
+    return setting != SETTING_NONE ? setting == SETTING_TRUE : or_timeout;
+}
+
+static void decide_acks(struct row *row)
+{
+    const struct settings *settings = row->settings;
+    bool or_timeout = row->acks_on_failure_or_timeout != SETTING_NONE
+                          ? row->acks_on_failure_or_timeout == SETTING_TRUE
+                          : settings->task_acks_on_failure_or_timeout;
+    row->type.acks_on_failure =
+        acks_on(row->acks_on_failure, settings->task_acks_on_failure, or_timeout);
+    row->type.acks_on_timeout =
+        acks_on(row->acks_on_timeout, settings->task_acks_on_timeout, or_timeout);
+}
+
+static bool check_template(const struct row *row, const struct yaml *node)
+{
+    bool wants_template = row->type.executor == TASK_KUBERNETES || row->type.executor == TASK_LOCAL;
+    if (wants_template && !row->type.job_template) {
+        return fail(row, node, "job_template", "is needed by the executors kubernetes and local");
+    }
+    return true;
+}
+
+static bool read_row(struct settings *settings, struct yaml_entry entry, struct error *reterr)
+{
+    struct row row = {.settings = settings,
+                      .pattern = entry.key->text.data,
+                      .type = default_type(settings),
+                      .reterr = reterr};
+    row.type.pattern = row.pattern;
+    if (entry.value->type != YAML_MAPPING) {
+        return settings_value_fail(settings, SETTING_ID_tasks, entry.value, reterr,
+                                   "%.128s: a mapping of options is allowed, not %s", row.pattern,
+                                   yaml_type_name(entry.value));
+    }
+    for (size_t index = 0; index < entry.value->count; index++) {
+        if (!read_option(&row, entry.value->entries[index])) {
+            return false;
+        }
+    }
+    decide_acks(&row);
+    if (!check_template(&row, entry.key)) {
+        return false;
+    }
+    (void)registry_add(settings->registry, &row.type);
+    return true;
+}
+
+bool settings_tasks_read(struct settings *settings, struct error *reterr)
+{
+    const struct yaml *tasks = settings->tasks;
+    if (tasks && tasks->type != YAML_MAPPING) {
+        return settings_value_fail(settings, SETTING_ID_tasks, tasks, reterr,
+                                   "a mapping from task names to options is allowed, not %s",
+                                   yaml_type_name(tasks));
+    }
+    for (size_t index = 0; tasks && index < tasks->count; index++) {
+        if (!read_row(settings, tasks->entries[index], reterr)) {
+            return false;
+        }
+    }
+    return true;
+}
