@@ -22,7 +22,7 @@ struct executor;
 enum outcome_kind {
     OUTCOME_SUCCESS,
     OUTCOME_FAILURE,
-    OUTCOME_RETRY,  /* the task asked for it (celery.exceptions.Retry) */
+    OUTCOME_RETRY, /* the task asked for it (celery.exceptions.Retry) */
     OUTCOME_IGNORE,
     OUTCOME_REJECT,
     OUTCOME_LOST,    /* the runner vanished: redelivery rules apply */
@@ -45,10 +45,10 @@ struct outcome {
 
 /* A durable task that has ended (or that a restart found). Views are borrowed. */
 struct completion {
-    struct bytes receipt;      /* names it for executor_ops.forget: the Job's name */
-    struct bytes record;       /* codec/message_record.h */
-    struct bytes tag;          /* the delivery it came from */
-    bool is_settled;           /* the delivery is known to be settled */
+    struct bytes receipt; /* names it for executor_ops.forget: the Job's name */
+    struct bytes record;  /* codec/message_record.h */
+    struct bytes tag;     /* the delivery it came from */
+    bool is_settled;      /* the delivery is known to be settled */
     const struct outcome *outcome;
 };
 
@@ -86,8 +86,12 @@ struct executor_ops {
     void (*forget)(struct executor *executor, struct bytes receipt);
     /* How many are running, for metrics and shutdown. */
     size_t (*running_count)(const struct executor *executor);
-    /* Stops taking work. Direct: with `kill` ends what runs, else waits for it. Durable: finishes the requests under way (on_started or on_finished come), leaves Jobs alone. Then on_closed, after which the executor is freed. */
-    void (*close)(struct executor *executor, bool kill, void (*on_closed)(void *context), void *context);
+    /* Stops taking work. Direct: waits for what runs; with `kill`, also in a second call later, ends
+     * it. Durable: leaves Jobs alone; a submit whose POST is under way is finished, one that waits
+     * for another try ends in on_finished with REJECT and requeue. Then on_closed, once (the first
+     * call's), after which the executor is freed. */
+    void (*close)(struct executor *executor, bool kill, void (*on_closed)(void *context),
+                  void *context);
 };
 
 /* The head of every implementation's struct. */
@@ -95,10 +99,29 @@ struct executor {
     const struct executor_ops *ops;
 };
 
-/* Helpers for all executors */
+/* Helpers for all executors. Outcomes are allocated in `arena`; runtime_s is the caller's. */
 
-/* Makes `ret_outcome` a FAILURE with petiole.exceptions.<category>, args [sentence, details] (contracts: Failures). `details` is JSON object text. Allocated in `arena`. */
-void executor_failure(struct arena *arena, const char *category, const char *sentence, const char *details,
-                      struct outcome *ret_outcome);
+/* A FAILURE with petiole.exceptions.<category> and the args [sentence, details] (contracts:
+ * Failures). `details` is JSON object text; NULL: the category alone. */
+void executor_failure(struct arena *arena, const char *category, const char *sentence,
+                      const char *details, struct outcome *ret_outcome);
+
+/* The FAILURE TimeLimitExceeded(limit) of a hard time limit, timed_out set
+ * (celery/worker/request.py: Request.on_timeout). */
+void executor_timed_out(struct arena *arena, double limit_s, struct outcome *ret_outcome);
+
+/* REVOKED with TaskRevokedError(reason): "terminated", "revoked" or "expired". */
+void executor_revoked(struct arena *arena, const char *reason, struct outcome *ret_outcome);
+
+/* LOST with WorkerLostError(sentence). */
+void executor_lost(struct arena *arena, const char *sentence, struct outcome *ret_outcome);
+
+/* The FAILURE NotRegistered(task). */
+void executor_not_registered(struct arena *arena, struct bytes task, struct outcome *ret_outcome);
+
+/* The time limits of `request` in seconds: the message's, else its type's; 0: none
+ * (celery/worker/request.py: Request.time_limits). */
+double executor_hard_limit_s(const struct request *request);
+double executor_soft_limit_s(const struct request *request);
 
 #endif

@@ -401,8 +401,8 @@ static void on_running(void *context, const struct completion *running)
 static void on_completed(void *context, const struct completion *completion)
 {
     struct pipeline *pipeline = context;
-    if (map_get(pipeline->receipts, completion->receipt)) {
-        return; /* its report is under way */
+    if (!pipeline->is_accepting || map_get(pipeline->receipts, completion->receipt)) {
+        return; /* the next owner reports it, or its report is under way */
     }
     struct request *request = recover(pipeline, completion);
     if (request) {

@@ -17,47 +17,26 @@ static void refuse(struct pipeline *pipeline, struct request *request, enum mess
     pipeline_touch(pipeline);
 }
 
-/* JSON text of a one-element array holding `text`, in the request's arena. */
-static struct bytes one_argument(struct request *request, struct bytes text)
-{
-    struct buffer json;
-    buffer_init(&json, text.length * 6 + 16);
-    (void)buffer_append_byte(&json, '[');
-    json_append_string(&json, text);
-    (void)buffer_append_byte(&json, ']');
-    struct bytes copy = arena_copy(request->arena, buffer_view(&json));
-    buffer_fini(&json);
-    return copy;
-}
-
 static void end_unregistered(struct pipeline *pipeline, struct request *request)
 {
-    struct outcome outcome = {
-        .kind = OUTCOME_FAILURE,
-        .exc_type = BYTES("NotRegistered"),
-        .exc_module = BYTES("celery.exceptions"),
-        .exc_message = one_argument(request, request->message.task),
-    };
+    struct outcome outcome;
+    executor_not_registered(request->arena, request->message.task, &outcome);
     pipeline_log_unregistered(pipeline, request);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
 static void end_expired(struct pipeline *pipeline, struct request *request)
 {
-    struct outcome outcome = {
-        .kind = OUTCOME_REVOKED,
-        .exc_type = BYTES("TaskRevokedError"),
-        .exc_module = BYTES("celery.exceptions"),
-        .exc_message = BYTES("[\"expired\"]"),
-    };
+    struct outcome outcome;
+    executor_revoked(request->arena, "expired", &outcome);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
 static void end_refused(struct pipeline *pipeline, struct request *request, const char *category,
                         const struct error *reason)
 {
-    struct outcome outcome = {.kind = OUTCOME_FAILURE};
-    executor_failure(request->arena, category, reason->message, "{}", &outcome);
+    struct outcome outcome;
+    executor_failure(request->arena, category, reason->message, NULL, &outcome);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 

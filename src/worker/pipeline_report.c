@@ -10,11 +10,11 @@
 
 struct report {
     struct pipeline *pipeline;
-    struct request *request;   /* owned */
-    struct executor *executor; /* of a durable task, else NULL */
-    struct bytes receipt;      /* durable */
-    struct bytes tag;          /* durable: the delivery it came from */
-    struct bytes document;     /* what is stored; empty: nothing */
+    struct request *request; /* owned */
+    bool keeps_receipt;      /* something is not done: the receipt must stay */
+    struct bytes receipt;    /* durable */
+    struct bytes tag;        /* durable: the delivery it came from */
+    struct bytes document;   /* what is stored; empty: nothing */
     enum settlement settlement;
     bool is_settled;
 };
@@ -26,9 +26,10 @@ static void finish(struct report *report)
     struct pipeline *pipeline = report->pipeline;
     struct request *request = report->request;
     if (report->receipt.length > 0) {
+        struct executor *executor = pipeline->lanes[TASK_KUBERNETES].executor;
         (void)map_remove(pipeline->receipts, report->receipt);
-        if (report->executor) {
-            report->executor->ops->forget(report->executor, report->receipt);
+        if (executor && !report->keeps_receipt) {
+            executor->ops->forget(executor, report->receipt);
         }
     }
     request_move(request, REQUEST_DONE);
@@ -51,7 +52,9 @@ static void on_tag_settled(void *context, bool ok, const struct error *error)
     if (!ok) {
         log_write(LOG_ERROR, "Couldn't ack %.*s, reason: %s", BYTES_FORMAT(report->tag),
                   error ? error->message : "the broker was closed");
-        report->executor = NULL; /* the receipt must stay */
+        report->keeps_receipt = true;
+        finish(report);
+        return;
     }
     broker->ops->outbox_remove(broker, bytes_from_text(report->pipeline->options.namespace_name),
                                report->receipt, on_outbox_removed, report);
@@ -90,7 +93,8 @@ static void on_stored(void *context, bool ok, const struct error *error)
                  error ? error->message : "the result backend was closed");
         if (!error || error->kind == ERROR_TEMPORARY) {
             /* Not stored yet: neither the delivery nor the receipt may go. */
-            report->executor = NULL;
+            report->keeps_receipt = true;
+            report->settlement = SETTLEMENT_REQUEUE;
             if (report->receipt.length > 0) {
                 finish(report);
                 return;
@@ -264,7 +268,6 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     apply_lost(request, &decided);
     report->settlement = settlement_of(request, &decided);
     if (completion) {
-        report->executor = pipeline->lanes[TASK_KUBERNETES].executor;
         report->receipt = arena_copy(request->arena, completion->receipt);
         report->tag = arena_copy(request->arena, completion->tag);
         report->is_settled = completion->is_settled;
@@ -331,8 +334,7 @@ static void on_lost_job_state(void *context, struct bytes state, const struct er
         const char *sentence = arena_format(
             request->arena, "Job %.*s of task %.*s is gone and left no result: it was deleted",
             BYTES_FORMAT(lost->job_name), BYTES_FORMAT(request->message.id));
-        executor_failure(request->arena, "JobDeleted", sentence, "{\"category\": \"JobDeleted\"}",
-                         &outcome);
+        executor_failure(request->arena, "JobDeleted", sentence, NULL, &outcome);
     }
     struct completion completion = {.receipt = lost->job_name, .is_settled = true};
     request_move(request, REQUEST_RUNNING);

@@ -1,0 +1,435 @@
+#include "worker/worker.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "worker/banner.h"
+#include "worker/nodename.h"
+#include "worker/pidfile.h"
+#include "worker/worker_private.h"
+
+#define DURABLE_DRAIN_MS 1500 /* contracts: Jobs' executor is gone 2 s after the signal */
+#define FLUSH_MS         5000
+
+/* Readiness */
+
+static bool are_executors_ready(const struct worker *worker)
+{
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (worker->executors[index].executor && !worker->executors[index].is_ready) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* "<node> ready.", which supervisors and tests wait for, once broker and executors are. */
+static void become_ready(struct worker *worker)
+{
+    if (worker->phase != WORKER_STARTING || !worker->broker_is_up || !are_executors_ready(worker)) {
+        return;
+    }
+    worker->phase = WORKER_RUNNING;
+    worker_outbox_start(worker);
+    pipeline_accept(worker->pipeline);
+    log_write(LOG_INFO, "%s ready.", worker->node_name);
+}
+
+void worker_on_executor_ready(void *context, struct executor *executor)
+{
+    struct worker *worker = context;
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (worker->executors[index].executor == executor) {
+            worker->executors[index].is_ready = true;
+        }
+    }
+    become_ready(worker);
+}
+
+/* Broker and backend (celery/worker/consumer/connection.py, consumer.py) */
+
+static void on_broker_up(void *context, const char *where)
+{
+    struct worker *worker = context;
+    worker->broker_is_up = true;
+    worker->broker_was_up = true;
+    worker->broker_attempts = 0;
+    log_write(LOG_INFO, "Connected to %s", where);
+    become_ready(worker);
+}
+
+/* Whether the settings let us try again. */
+static bool may_retry(const struct worker *worker)
+{
+    const struct settings *settings = worker->settings;
+    bool is_allowed = settings->broker_connection_retry;
+    if (!worker->broker_was_up && settings->broker_connection_retry_on_startup != SETTING_NONE) {
+        is_allowed = settings->broker_connection_retry_on_startup == SETTING_TRUE;
+    }
+    int64_t most = settings->broker_connection_max_retries;
+    return is_allowed && (most <= 0 || worker->broker_attempts <= most);
+}
+
+static void on_broker_down(void *context, const struct error *error, int64_t retry_ms)
+{
+    struct worker *worker = context;
+    bool was_up = worker->broker_is_up;
+    worker->broker_is_up = false;
+    if (worker->phase >= WORKER_CLOSING) {
+        return;
+    }
+    worker->broker_attempts++;
+    if (was_up) {
+        metrics_add(worker->metrics, METRICS_BROKER_RECONNECTS, NULL, 1);
+        log_write(
+            LOG_WARNING,
+            "consumer: Connection to broker lost. Trying to re-establish the connection... (%s)",
+            error->message);
+        return;
+    }
+    if (error->kind == ERROR_UNSUPPORTED || !may_retry(worker)) {
+        worker_fail(worker, error);
+        return;
+    }
+    char most[32] = "inf";
+    if (worker->settings->broker_connection_max_retries > 0) {
+        (void)snprintf(most, sizeof(most), "%lld",
+                       (long long)worker->settings->broker_connection_max_retries);
+    }
+    log_write(
+        LOG_ERROR, "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%d/%s)",
+        worker->broker_url, error->message, (double)retry_ms / 1000, worker->broker_attempts, most);
+}
+
+static void on_delivery(void *context, struct delivery *delivery)
+{
+    struct worker *worker = context;
+    pipeline_receive(worker->pipeline, delivery);
+}
+
+static void on_notice(void *context, int level, const char *text)
+{
+    (void)context;
+    log_write((enum log_level)level, "%s", text);
+}
+
+const struct broker_events worker_broker_events = {
+    .on_delivery = on_delivery,
+    .on_up = on_broker_up,
+    .on_down = on_broker_down,
+    .on_notice = on_notice,
+};
+
+static void on_backend_up(void *context, const char *where)
+{
+    struct worker *worker = context;
+    worker->backend_is_up = true;
+    log_write(LOG_DEBUG, "Result backend: connected to %s", where);
+}
+
+static void on_backend_down(void *context, const struct error *error, int64_t retry_ms)
+{
+    struct worker *worker = context;
+    bool was_up = worker->backend_is_up;
+    worker->backend_is_up = false;
+    if (worker->phase >= WORKER_CLOSING) {
+        return;
+    }
+    if (was_up) {
+        metrics_add(worker->metrics, METRICS_BACKEND_RECONNECTS, NULL, 1);
+    }
+    log_write(LOG_ERROR,
+              "Connection to the result backend %s lost: %s. Trying again in %.2f seconds...",
+              worker->backend_url, error->message, (double)retry_ms / 1000);
+}
+
+const struct result_events worker_result_events = {
+    .on_up = on_backend_up,
+    .on_down = on_backend_down,
+};
+
+/* Shutdown */
+
+static void on_part_closed(void *context)
+{
+    struct worker *worker = context;
+    worker->open_parts--;
+    if (worker->open_parts == 0) {
+        worker->phase = WORKER_STOPPED;
+        loop_stop(worker->loop);
+    }
+}
+
+static void on_backend_closed(void *context)
+{
+    struct worker *worker = context;
+    worker->backend = NULL;
+    pipeline_set_backend(worker->pipeline, NULL);
+    if (worker->broker) {
+        struct broker *broker = worker->broker;
+        worker->broker = NULL;
+        pipeline_set_broker(worker->pipeline, NULL);
+        worker->open_parts++;
+        broker->ops->close(broker, FLUSH_MS, on_part_closed, worker);
+    }
+    on_part_closed(worker);
+}
+
+/* The second pass: everything is idle, so results are flushed, then acknowledgements. */
+static void close_parts(struct worker *worker)
+{
+    worker->phase = WORKER_CLOSING;
+    loop_stop_timer(worker->loop, &worker->drain_timer);
+    worker_outbox_stop(worker);
+    worker->open_parts = 1;
+    for (size_t index = 0; index < ARRAY_LENGTH(worker->servers); index++) {
+        if (worker->servers[index]) {
+            worker->open_parts++;
+            status_server_close(&worker->servers[index], on_part_closed, worker);
+        }
+    }
+    if (worker->backend) {
+        worker->backend->ops->close(worker->backend, FLUSH_MS, on_backend_closed, worker);
+    } else {
+        on_backend_closed(worker);
+    }
+}
+
+static void on_executor_closed(void *context)
+{
+    struct worker_executor *slot = context;
+    slot->executor = NULL;
+    pipeline_set_executor(slot->worker->pipeline, slot->which, NULL);
+    worker_on_idle(slot->worker);
+}
+
+static void close_executor(struct worker_executor *slot, bool kill)
+{
+    if (slot->executor) {
+        slot->is_closing = true;
+        slot->executor->ops->close(slot->executor, kill, on_executor_closed, slot);
+    }
+}
+
+/* Closes those that are (not) durable. */
+static void close_executors(struct worker *worker, bool durable, bool kill)
+{
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        struct worker_executor *slot = &worker->executors[index];
+        if (slot->executor && slot->executor->ops->is_durable == durable
+            && (!slot->is_closing || kill)) {
+            close_executor(slot, kill);
+        }
+    }
+}
+
+static void on_drain_deadline(void *context)
+{
+    close_executors(context, true, false);
+}
+
+void worker_on_idle(void *context)
+{
+    struct worker *worker = context;
+    if (worker->phase != WORKER_DRAINING && worker->phase != WORKER_RECALLING) {
+        return;
+    }
+    if (!pipeline_is_idle(worker->pipeline)) {
+        return;
+    }
+    close_executors(worker, true, false);
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (worker->executors[index].executor) {
+            return; /* its closing will come back here */
+        }
+    }
+    close_parts(worker);
+}
+
+static void drain(struct worker *worker)
+{
+    log_write(LOG_WARNING, "worker: Warm shutdown (MainProcess)");
+    worker->phase = WORKER_DRAINING;
+    pipeline_stop(worker->pipeline, false);
+    close_executors(worker, false, false);
+    worker->drain_timer.on_due = on_drain_deadline;
+    worker->drain_timer.context = worker;
+    loop_start_timer(worker->loop, &worker->drain_timer, DURABLE_DRAIN_MS);
+}
+
+static void recall(struct worker *worker)
+{
+    log_write(LOG_WARNING, "worker: Cold shutdown (MainProcess)");
+    worker->phase = WORKER_RECALLING;
+    pipeline_stop(worker->pipeline, true);
+    close_executors(worker, false, true);
+    close_executors(worker, true, false);
+}
+
+void worker_fail(struct worker *worker, const struct error *error)
+{
+    log_write(LOG_CRITICAL, "Unrecoverable error: OperationalError('%s')", error->message);
+    worker->exit_code = 1;
+    if (worker->phase < WORKER_DRAINING) {
+        recall(worker);
+    }
+}
+
+/* reference 7.8: SIGTERM warm (0), SIGINT warm (1), a second one cold, SIGQUIT cold (0), a third one at once (1). */
+static void on_signal(void *context, int signal_number)
+{
+    struct worker *worker = context;
+    if (signal_number == SIGHUP) {
+        log_reopen();
+        return;
+    }
+    const char *remapped = getenv("REMAP_SIGTERM"); // NOLINT(concurrency-mt-unsafe): never changed
+    bool is_cold = signal_number == SIGQUIT
+                   || (signal_number == SIGTERM && remapped && strcmp(remapped, "SIGQUIT") == 0);
+    if (signal_number == SIGINT) {
+        worker->exit_code = 1;
+    }
+    if (worker->phase == WORKER_RECALLING || worker->phase == WORKER_CLOSING) {
+        _exit(1); /* somebody is in a hurry; what was taken is in unacked or in Jobs */
+    } else if (worker->phase == WORKER_DRAINING || is_cold) {
+        recall(worker);
+    } else {
+        if (signal_number == SIGINT) {
+            (void)fputs(
+                "\nworker: Hitting Ctrl+C again will initiate cold shutdown, terminating all "
+                "running tasks!\n",
+                stderr);
+        }
+        drain(worker);
+    }
+}
+
+static bool watch_signals(struct worker *worker, struct error *reterr)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+    (void)signal(SIGPIPE, SIG_IGN);
+    for (size_t index = 0; index < ARRAY_LENGTH(signals); index++) {
+        if (!loop_on_signal(worker->loop, signals[index], on_signal, worker, reterr)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Start */
+
+static void print_banner(const struct worker *worker)
+{
+    const char *tasks[256];
+    size_t count = 0;
+    struct task_type *row = NULL;
+    while (count + 1 < ARRAY_LENGTH(tasks)
+           && (row = registry_row(worker->settings->registry, count)) != NULL) {
+        tasks[count++] = row->pattern;
+    }
+    tasks[count] = NULL;
+    struct buffer pool;
+    buffer_init(&pool, 256);
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (worker->executors[index].executor) {
+            (void)buffer_format(&pool, "%s%s", pool.length > 0 ? ", " : "",
+                                worker->executors[index].executor->ops->name);
+        }
+    }
+    (void)buffer_append_byte(&pool, '\0');
+    struct banner banner = {
+        .node_name = worker->node_name,
+        .version = "petiole " PETIOLE_VERSION,
+        .app = worker->options->app,
+        .transport = worker->broker_url,
+        .results = worker->backend_url,
+        .concurrency =
+            (size_t)(worker->settings->worker_concurrency > 0 ? worker->settings->worker_concurrency
+                                                              : sysconf(_SC_NPROCESSORS_ONLN)),
+        .pool = pool.data,
+        .sends_task_events = worker->settings->worker_send_task_events,
+        .queues = worker->settings->queues,
+        .tasks = log_enabled(LOG_INFO) ? tasks : NULL,
+        .is_colored = isatty(STDOUT_FILENO) && !worker->options->has_no_color,
+    };
+    banner_print(stdout, &banner, loop_wall_s(worker->loop));
+    buffer_fini(&pool);
+}
+
+static void make_instance_id(struct worker *worker)
+{
+    (void)snprintf(worker->instance_id, sizeof(worker->instance_id), "%016llx",
+                   (unsigned long long)loop_random(worker->loop));
+}
+
+static bool open_log(const struct worker *worker, struct error *reterr)
+{
+    const struct settings *settings = worker->settings;
+    const char *path = NULL;
+    if (settings->worker_logfile
+        && !nodename_expand(settings->worker_logfile, worker->node_name, worker->arena, &path,
+                            reterr)) {
+        return false;
+    }
+    bool is_colored = settings->worker_log_color == SETTING_NONE
+                          ? !path && isatty(STDERR_FILENO) && !worker->options->has_no_color
+                          : settings->worker_log_color == SETTING_TRUE;
+    return log_open(path, worker->options->log_level,
+                    settings->worker_log_json ? LOG_FORM_JSON : LOG_FORM_TEXT, is_colored, reterr);
+}
+
+/* Everything before the first connection. */
+static bool prepare(struct worker *worker, struct error *reterr)
+{
+    make_instance_id(worker);
+    if (!open_log(worker, reterr) || !worker_parts_build(worker, reterr)
+        || !watch_signals(worker, reterr)) {
+        return false;
+    }
+    if (!worker->options->is_quiet) {
+        print_banner(worker);
+    }
+    options_log_notes(worker->options);
+    settings_log_notes(worker->settings);
+    return true;
+}
+
+static int run(struct worker *worker)
+{
+    struct error error = {0};
+    const char *pidfile = NULL;
+    if (!prepare(worker, &error)) {
+        (void)fprintf(stderr, "petiole: %s\n", error.message);
+        return 1;
+    }
+    if (worker->settings->worker_pidfile) {
+        if (!nodename_expand(worker->settings->worker_pidfile, worker->node_name, worker->arena,
+                             &pidfile, &error)
+            || !pidfile_create(pidfile, stderr, &error)) {
+            (void)fprintf(stderr, "%s\n", error.message);
+            return error.kind == ERROR_CONFLICT ? PIDFILE_EXIT_CODE : 1;
+        }
+    }
+    worker_parts_start(worker);
+    loop_run(worker->loop);
+    if (pidfile) {
+        pidfile_remove(pidfile);
+    }
+    return worker->exit_code;
+}
+
+int worker_run(const struct options *options, struct settings *settings, const char *node_name)
+{
+    struct worker worker = {
+        .options = options,
+        .settings = settings,
+        .node_name = node_name,
+        .arena = arena_new(4096),
+        .loop = loop_new(LOOP_CLOCK_REAL),
+    };
+    int exit_code = run(&worker);
+    worker_parts_free(&worker);
+    loop_free(&worker.loop);
+    arena_free(&worker.arena);
+    return exit_code;
+}
