@@ -1,6 +1,7 @@
 /*
- * Functions that are easy to get wrong do not compile here. Included by every other header of base/, so that
- * a project file cannot forget it. System headers must be included before it: it poisons names, not calls.
+ * Functions that are easy to get wrong do not compile here. Included by every other header of
+ * base/, so that a project file cannot forget it. System headers must be included before it: it
+ * poisons names, not calls.
  */
 #ifndef PETIOLE_BASE_BANNED_H
 #define PETIOLE_BASE_BANNED_H

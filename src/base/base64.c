@@ -31,7 +31,8 @@ bool base64_decode(struct bytes text, struct arena *arena, struct bytes *ret_pla
     size_t padding = text.data[text.length - 1] != '='   ? 0
                      : text.data[text.length - 2] != '=' ? 1
                                                          : 2;
-    /* EVP_DecodeBlock trims white space and takes '=' anywhere at a block's end: only clean text gets there. */
+    /* EVP_DecodeBlock trims white space and takes '=' anywhere at a block's end: only clean text
+     * gets there. */
     for (size_t index = 0; index < text.length - padding; index++) {
         char byte = text.data[index];
         bool is_in_alphabet = (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z')

@@ -1,6 +1,7 @@
 /*
- * Base64 with the standard alphabet and padding, on OpenSSL: message bodies on Redis (kombu/transport/virtual/base.py:
- * Base64), results of pods, certificates in kubeconfigs. White space is not accepted.
+ * Base64 with the standard alphabet and padding, on OpenSSL: message bodies on Redis
+ * (kombu/transport/virtual/base.py: Base64), results of pods, certificates in kubeconfigs. White
+ * space is not accepted.
  */
 #ifndef PETIOLE_BASE_BASE64_H
 #define PETIOLE_BASE_BASE64_H

@@ -1,6 +1,7 @@
 /*
- * A view of bytes that somebody else owns: a pointer and a length, passed by value, not NUL-terminated.
- * A view is valid as long as the storage it looks at: the comment of whatever hands one out says which that is.
+ * A view of bytes that somebody else owns: a pointer and a length, passed by value, not
+ * NUL-terminated. A view is valid as long as the storage it looks at: the comment of whatever hands
+ * one out says which that is.
  */
 #ifndef PETIOLE_BASE_BYTES_H
 #define PETIOLE_BASE_BYTES_H

@@ -1,6 +1,7 @@
 /*
- * An error on its way up: what kind it is, so that code can decide, and one sentence, so that a person can. It
- * lives in a buffer of the caller, is written only on failure, and is logged once, by whoever decides what to do.
+ * An error on its way up: what kind it is, so that code can decide, and one sentence, so that a
+ * person can. It lives in a buffer of the caller, is written only on failure, and is logged once,
+ * by whoever decides what to do.
  */
 #ifndef PETIOLE_BASE_ERROR_H
 #define PETIOLE_BASE_ERROR_H
@@ -26,12 +27,13 @@ struct error {
     char message[512]; /* one sentence, NUL-terminated, cut when longer */
 };
 
-/* Writes kind and message into `reterr` (NULL: nobody wants to know). Returns false, so that a failing function can
- * `return error_set(...)`. */
+/* Writes kind and message into `reterr` (NULL: nobody wants to know). Returns false, so that a
+ * failing function can `return error_set(...)`. */
 bool error_set(struct error *reterr, enum error_kind kind, const char *format, ...)
     PRINTF_FORMAT(3, 4);
 
-/* Puts "<formatted>: " before the message of an error that is set; keeps its kind. Returns false. */
+/* Puts "<formatted>: " before the message of an error that is set; keeps its kind. Returns
+ * false. */
 bool error_wrap(struct error *reterr, const char *format, ...) PRINTF_FORMAT(2, 3);
 
 /* A lower-case name of `kind` for logs and metrics ("temporary"). */

@@ -27,7 +27,8 @@ static const unsigned char *skip_space(const unsigned char *position, const unsi
     return position;
 }
 
-/* The length of the well-formed UTF-8 character that starts at `text`, or 0 (Unicode 15, table 3-7). */
+/* The length of the well-formed UTF-8 character that starts at `text`, or 0 (Unicode 15, table
+ * 3-7). */
 static size_t utf8_length(const unsigned char *text, const unsigned char *end)
 {
     unsigned char first = *text;

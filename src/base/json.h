@@ -1,10 +1,11 @@
 /*
- * JSON as views. json_parse checks a whole text once; from then on a `struct json` is a type and the view of its text,
- * and members are found by skipping, without building a tree or copying. That is what the hot path needs: it reads a dozen
- * members of an envelope and passes the rest through untouched. Trees (jansson) are for what somebody changes: Job templates.
+ * JSON as views. json_parse checks a whole text once; from then on a `struct json` is a type and
+ * the view of its text, and members are found by skipping, without building a tree or copying. That
+ * is what the hot path needs: it reads a dozen members of an envelope and passes the rest through
+ * untouched. Trees (jansson) are for what somebody changes: Job templates.
  *
- * Dialect: RFC 8259 as Python's json reads it: NaN, Infinity and -Infinity are numbers (kombu/utils/json.py). Text must be UTF-8.
- * Nesting is limited to JSON_MAX_DEPTH.
+ * Dialect: RFC 8259 as Python's json reads it: NaN, Infinity and -Infinity are numbers
+ * (kombu/utils/json.py). Text must be UTF-8. Nesting is limited to JSON_MAX_DEPTH.
  */
 #ifndef PETIOLE_BASE_JSON_H
 #define PETIOLE_BASE_JSON_H
@@ -31,8 +32,8 @@ enum json_type {
 
 struct json {
     enum json_type type;
-    struct bytes
-        text; /* the value as written, quotes and brackets included; borrows from the parsed text */
+    /* the value as written, quotes and brackets included; borrows from the parsed text */
+    struct bytes text;
 };
 
 /* Walks the members of an array or object; made by json_walk. */
@@ -43,8 +44,8 @@ struct json_walk {
 
 /* Reading */
 
-/* Checks that `text` is exactly one JSON value (white space around it allowed) and gives it. Borrows `text`. Error INVALID
- * says what is wrong and at which byte. */
+/* Checks that `text` is exactly one JSON value (white space around it allowed) and gives it.
+ * Borrows `text`. Error INVALID says what is wrong and at which byte. */
 bool json_parse(struct bytes text, struct json *ret_value, struct error *reterr) MUST_CHECK;
 
 /* Begins a walk over `container`; anything but an array or object has no members. */
@@ -53,11 +54,12 @@ struct json_walk json_walk(struct json container);
 /* The next element of an array; false at the end. */
 bool json_next_element(struct json_walk *walk, struct json *ret_value);
 
-/* The next member of an object; `ret_key` is the raw key between its quotes, escapes and all. False at the end. */
+/* The next member of an object; `ret_key` is the raw key between its quotes, escapes and all. False
+ * at the end. */
 bool json_next_member(struct json_walk *walk, struct bytes *ret_key, struct json *ret_value);
 
-/* The last member called `key` (as Python's json keeps it), or a value of type JSON_ABSENT when there is none or `object` is none.
- * Keys written with escapes are found too. */
+/* The last member called `key` (as Python's json keeps it), or a value of type JSON_ABSENT when
+ * there is none or `object` is none. Keys written with escapes are found too. */
 struct json json_get(struct json object, const char *key);
 
 /* Element number `index`, or JSON_ABSENT. */
@@ -71,8 +73,8 @@ static inline bool json_is_null(struct json value)
     return value.type <= JSON_NULL;
 }
 
-/* The text of a string: a view into the parsed text when nothing is escaped, else a copy in `arena`. A lone surrogate becomes
- * U+FFFD. False when it is no string. */
+/* The text of a string: a view into the parsed text when nothing is escaped, else a copy in
+ * `arena`. A lone surrogate becomes U+FFFD. False when it is no string. */
 bool json_string(struct json value, struct arena *arena, struct bytes *ret_text) MUST_CHECK;
 
 /* A number without fraction or exponent that fits; false otherwise. */
@@ -83,13 +85,15 @@ bool json_double(struct json value, double *ret_number) MUST_CHECK;
 
 /* Writing, in the form of Python's json.dumps with its defaults: ASCII only, as Celery writes it */
 
-/* Appends `text` (UTF-8; bad bytes become U+FFFD) as a quoted string with every non-ASCII character escaped. */
+/* Appends `text` (UTF-8; bad bytes become U+FFFD) as a quoted string with every non-ASCII character
+ * escaped. */
 void json_append_string(struct buffer *buffer, struct bytes text);
 
 /* Appends a number as Python's repr of a float: shortest digits that read back the same. */
 void json_append_double(struct buffer *buffer, double number);
 
-/* Appends `value` again in the form of json.dumps: ", " and ": ", strings as above, numbers as written. */
+/* Appends `value` again in the form of json.dumps: ", " and ": ", strings as above, numbers as
+ * written. */
 void json_append_dumps(struct buffer *buffer, struct json value);
 
 #endif

@@ -78,7 +78,8 @@ void json_append_string(struct buffer *buffer, struct bytes text)
     (void)buffer_append_byte(buffer, '"');
 }
 
-/* Rewrites what "%.*e" gave ("-1.5e+16") in the form of Python's repr: positional from 1e-4 to below 1e16. */
+/* Rewrites what "%.*e" gave ("-1.5e+16") in the form of Python's repr: positional from 1e-4 to
+ * below 1e16. */
 static void append_repr(struct buffer *buffer, const char *scientific)
 {
     char digits[32];

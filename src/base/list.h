@@ -1,6 +1,6 @@
 /*
- * An intrusive doubly linked list: the nodes are members of the listed structs, so that linking never allocates
- * and unlinking needs no search. A struct is in at most one list per node member.
+ * An intrusive doubly linked list: the nodes are members of the listed structs, so that linking
+ * never allocates and unlinking needs no search. A struct is in at most one list per node member.
  */
 #ifndef PETIOLE_BASE_LIST_H
 #define PETIOLE_BASE_LIST_H

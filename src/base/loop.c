@@ -59,7 +59,8 @@ static void refresh_clock(struct loop *loop)
     loop->uv_read_ms = uv_now(&loop->uv);
 }
 
-/* Makes the calls that were deferred before this moment; what they defer waits for the next turn. */
+/* Makes the calls that were deferred before this moment; what they defer waits for the next
+ * turn. */
 static void run_deferred(struct loop *loop)
 {
     struct list batch;
@@ -222,7 +223,8 @@ struct uv_loop_s *loop_uv(struct loop *loop)
     return &loop->uv;
 }
 
-/* After a wait the callbacks of sockets come before on_after_wait; libuv's own clock is already right for them. */
+/* After a wait the callbacks of sockets come before on_after_wait; libuv's own clock is already
+ * right for them. */
 int64_t loop_now_ms(const struct loop *loop)
 {
     if (loop->clock == LOOP_CLOCK_VIRTUAL) {
@@ -261,7 +263,8 @@ void loop_defer(struct loop *loop, struct loop_call *call)
     if (!list_is_linked(&call->node)) {
         list_append(&loop->deferred, &call->node);
     }
-    /* The prepare handle has run already when the call comes from its own phase or a later one of this turn. */
+    /* The prepare handle has run already when the call comes from its own phase or a later one of
+     * this turn. */
     (void)uv_idle_start(&loop->no_wait, on_no_wait);
 }
 

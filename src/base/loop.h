@@ -1,6 +1,7 @@
 /*
- * The one event loop, on libuv: the clock, timers, signals, deferred calls and the way in for other threads. Everything in Petiole that
- * waits, waits here. Modules that need a socket or a process take the libuv loop from loop_uv and follow its close rules.
+ * The one event loop, on libuv: the clock, timers, signals, deferred calls and the way in for other
+ * threads. Everything in Petiole that waits, waits here. Modules that need a socket or a process
+ * take the libuv loop from loop_uv and follow its close rules.
  *
  * A loop can also run on a virtual clock, for replay tests: then time passes only in loop_advance.
  */
@@ -33,16 +34,19 @@ struct loop_call {
 
 /* Life cycle */
 
-/* Returns new. A virtual clock starts at 1,000,000 ms with the wall clock at 2026-01-01T00:00:00Z. */
+/* Returns new. A virtual clock starts at 1,000,000 ms with the wall clock at
+ * 2026-01-01T00:00:00Z. */
 struct loop *loop_new(enum loop_clock clock);
 
-/* Frees it; leaves NULL. All handles must have been closed: a handle that survives is our bug and asserts. */
+/* Frees it; leaves NULL. All handles must have been closed: a handle that survives is our bug and
+ * asserts. */
 void loop_free(struct loop **loop);
 
 /* Turns until loop_stop, or until nothing is left to wait for. */
 void loop_run(struct loop *loop);
 
-/* One turn; waits for something to happen when `wait`. Virtual clock: runs what is due and deferred, never waits. */
+/* One turn; waits for something to happen when `wait`. Virtual clock: runs what is due and
+ * deferred, never waits. */
 void loop_run_once(struct loop *loop, bool wait);
 
 void loop_stop(struct loop *loop);
@@ -55,20 +59,23 @@ struct uv_loop_s *loop_uv(struct loop *loop);
 
 /* Clock */
 
-/* Monotonic milliseconds that go on while the machine sleeps (CLOCK_BOOTTIME), read once a turn. For waiting. */
+/* Monotonic milliseconds that go on while the machine sleeps (CLOCK_BOOTTIME), read once a turn.
+ * For waiting. */
 int64_t loop_now_ms(const struct loop *loop);
 
-/* Seconds since 1970 as Python's time.time() tells them, read when called. For what goes on the wire. */
+/* Seconds since 1970 as Python's time.time() tells them, read when called. For what goes on the
+ * wire. */
 double loop_wall_s(const struct loop *loop);
 
 /* Timers, signals, calls */
 
-/* Arms `timer`, whose on_due and context are set, to fire `delay_ms` from now; moves it when armed. It fires from the loop, never
- * inside this call. */
+/* Arms `timer`, whose on_due and context are set, to fire `delay_ms` from now; moves it when armed.
+ * It fires from the loop, never inside this call. */
 void loop_start_timer(struct loop *loop, struct timer *timer, int64_t delay_ms);
 void loop_stop_timer(struct loop *loop, struct timer *timer);
 
-/* Makes the call on the next turn, once, however often it is asked for before. Completions that are known early go through this. */
+/* Makes the call on the next turn, once, however often it is asked for before. Completions that are
+ * known early go through this. */
 void loop_defer(struct loop *loop, struct loop_call *call);
 void loop_cancel(struct loop *loop, struct loop_call *call);
 
@@ -77,14 +84,17 @@ void loop_post(struct loop *loop, struct loop_call *call);
 
 typedef void(loop_signal_fn)(void *context, int signal_number);
 
-/* Calls `on_signal` from the loop for `signal_number`, for the rest of the loop's life. At most 8 signals. Does not keep loop_run alive. */
+/* Calls `on_signal` from the loop for `signal_number`, for the rest of the loop's life. At most 8
+ * signals. Does not keep loop_run alive. */
 bool loop_on_signal(struct loop *loop, int signal_number, loop_signal_fn *on_signal, void *context,
                     struct error *reterr) MUST_CHECK;
 
-/* A random 64-bit number from the system, for ids and jitter (one seam for tests: a virtual loop counts up instead). */
+/* A random 64-bit number from the system, for ids and jitter (one seam for tests: a virtual loop
+ * counts up instead). */
 uint64_t loop_random(struct loop *loop);
 
-/* `delay_ms` times 2^`attempt`, at most `maximum_ms`, with jitter: uniform between half of it and all of it. */
+/* `delay_ms` times 2^`attempt`, at most `maximum_ms`, with jitter: uniform between half of it and
+ * all of it. */
 int64_t loop_backoff_ms(struct loop *loop, int64_t delay_ms, unsigned attempt, int64_t maximum_ms);
 
 #endif

@@ -79,7 +79,8 @@ struct map *map_new(void)
     struct map *map = memory_new(sizeof(*map));
     map->capacity = MAP_FIRST_CAPACITY;
     map->entries = memory_new(map->capacity * sizeof(*map->entries));
-    /* Without randomness the table still works; only a peer that picks colliding keys could slow it down. */
+    /* Without randomness the table still works; only a peer that picks colliding keys could slow it
+     * down. */
     (void)!getrandom(map->seed, sizeof(map->seed), 0);
     return map;
 }

@@ -1,6 +1,7 @@
 /*
- * A hash table from a key of bytes to a pointer. Keys are copied; values are borrowed, the caller frees them. Open addressing;
- * keyed hashing (SipHash-like mixing with a per-table seed), because keys come from peers.
+ * A hash table from a key of bytes to a pointer. Keys are copied; values are borrowed, the caller
+ * frees them. Open addressing; keyed hashing (SipHash-like mixing with a per-table seed), because
+ * keys come from peers.
  */
 #ifndef PETIOLE_BASE_MAP_H
 #define PETIOLE_BASE_MAP_H
@@ -29,8 +30,8 @@ void *map_remove(struct map *map, struct bytes key);
 
 size_t map_count(const struct map *map);
 
-/* Visits every entry: `*position` starts at 0; false at the end. The table must not grow meanwhile; removing the entry just
- * visited is allowed. */
+/* Visits every entry: `*position` starts at 0; false at the end. The table must not grow meanwhile;
+ * removing the entry just visited is allowed. */
 bool map_next(const struct map *map, size_t *position, struct bytes *ret_key, void **ret_value);
 
 #endif

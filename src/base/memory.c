@@ -86,7 +86,8 @@ static struct arena_block *arena_block_new(size_t capacity)
 
 struct arena *arena_new(size_t first_bytes)
 {
-    /* The arena itself is the first thing in its first block: one allocation for a whole request. */
+    /* The arena itself is the first thing in its first block: one allocation for a whole
+     * request. */
     size_t capacity = first_bytes < ARENA_LEAST_BLOCK ? ARENA_LEAST_BLOCK : first_bytes;
     struct arena_block *block = arena_block_new(capacity + sizeof(struct arena) + ARENA_ALIGNMENT);
     struct arena *arena = (struct arena *)(void *)block->storage;

@@ -3,8 +3,8 @@
  *   memory_new    one long-lived object with one parent that frees it;
  *   struct arena  everything that lives as long as one request, freed at once;
  *   struct buffer a growing run of bytes with a maximum that its creator chose.
- * A failing allocation of a size that we chose aborts: nothing sensible can follow. A size that a peer chose is checked against a
- * maximum first, and then reported as an error.
+ * A failing allocation of a size that we chose aborts: nothing sensible can follow. A size that a
+ * peer chose is checked against a maximum first, and then reported as an error.
  */
 #ifndef PETIOLE_BASE_MEMORY_H
 #define PETIOLE_BASE_MEMORY_H
@@ -18,13 +18,15 @@
 
 /* Objects */
 
-/* Returns new zeroed storage of `size` bytes; free it with memory_free. Aborts when there is none. */
+/* Returns new zeroed storage of `size` bytes; free it with memory_free. Aborts when there is
+ * none. */
 void *memory_new(size_t size);
 
 /* Returns new storage holding a NUL-terminated copy of `view`; free it with memory_free. */
 char *memory_text(struct bytes view);
 
-/* Grows or shrinks `storage` (or NULL) to `count` elements of `size` bytes; takes it, returns new. Aborts on overflow. */
+/* Grows or shrinks `storage` (or NULL) to `count` elements of `size` bytes; takes it, returns new.
+ * Aborts on overflow. */
 void *memory_resize(void *storage, size_t count, size_t size);
 
 /* Frees what `*pointer_to_storage` points at and leaves NULL there. A NULL there is fine. */
@@ -43,7 +45,8 @@ struct arena *arena_new(size_t first_bytes);
 /* Frees the arena and all that was allocated from it; leaves NULL. Accepts NULL. */
 void arena_free(struct arena **arena);
 
-/* Zeroed storage that lives as long as the arena. `size` must have been checked when a peer chose it. */
+/* Zeroed storage that lives as long as the arena. `size` must have been checked when a peer chose
+ * it. */
 void *arena_alloc(struct arena *arena, size_t size);
 
 /* A NUL-terminated copy of `view` in the arena. */
@@ -74,14 +77,15 @@ void buffer_init(struct buffer *buffer, size_t max_bytes);
 /* Frees the storage; the buffer is empty and usable again. */
 void buffer_fini(struct buffer *buffer);
 
-/* Appends; false, with nothing appended and `overflowed` set, when it would pass the maximum. Callers that append
- * a lot may ignore the results and look at `overflowed` once. */
+/* Appends; false, with nothing appended and `overflowed` set, when it would pass the maximum.
+ * Callers that append a lot may ignore the results and look at `overflowed` once. */
 bool buffer_append(struct buffer *buffer, struct bytes view);
 bool buffer_append_text(struct buffer *buffer, const char *text);
 bool buffer_append_byte(struct buffer *buffer, char byte);
 bool buffer_format(struct buffer *buffer, const char *format, ...) PRINTF_FORMAT(2, 3);
 
-/* Makes room for `count` more bytes and returns where they go, or NULL past the maximum; buffer_grew tells how many were written. */
+/* Makes room for `count` more bytes and returns where they go, or NULL past the maximum;
+ * buffer_grew tells how many were written. */
 char *buffer_reserve(struct buffer *buffer, size_t count);
 void buffer_grew(struct buffer *buffer, size_t count);
 

@@ -94,7 +94,8 @@ int64_t timer_heap_next_ms(const struct timer_heap *heap)
 
 void timer_heap_run(struct timer_heap *heap, int64_t now_ms)
 {
-    /* A callback may arm a timer for a moment that has passed: counting what was due before the first call keeps that from going round for ever. */
+    /* A callback may arm a timer for a moment that has passed: counting what was due before the
+     * first call keeps that from going round for ever. */
     size_t budget = heap->count;
     while (budget-- > 0 && heap->count > 0 && heap->timers[0]->due_ms <= now_ms) {
         struct timer *timer = heap->timers[0];

@@ -1,6 +1,7 @@
 /*
- * Timers as a heap of their own, so that starting, moving and stopping one is a plain call without a close to wait
- * for, and so that tests can drive thousands of them with a clock that they turn by hand. Pure: time is an argument.
+ * Timers as a heap of their own, so that starting, moving and stopping one is a plain call without
+ * a close to wait for, and so that tests can drive thousands of them with a clock that they turn by
+ * hand. Pure: time is an argument.
  */
 #ifndef PETIOLE_BASE_TIMER_H
 #define PETIOLE_BASE_TIMER_H
@@ -32,7 +33,8 @@ void timer_heap_init(struct timer_heap *heap);
 /* Frees the array; armed timers are forgotten. */
 void timer_heap_fini(struct timer_heap *heap);
 
-/* Arms `timer` for `due_ms`, or moves it when it is armed. Borrows it until it fires or is stopped. */
+/* Arms `timer` for `due_ms`, or moves it when it is armed. Borrows it until it fires or is
+ * stopped. */
 void timer_heap_start(struct timer_heap *heap, struct timer *timer, int64_t due_ms);
 
 /* Nothing happens when it is not armed. */
@@ -41,8 +43,8 @@ void timer_heap_stop(struct timer_heap *heap, struct timer *timer);
 /* When the next one is due, or INT64_MAX. */
 int64_t timer_heap_next_ms(const struct timer_heap *heap);
 
-/* Disarms and calls everything due at `now_ms`, earliest first. A timer that is started again by a callback with a time
- * that has passed fires in the next call, not in this one. */
+/* Disarms and calls everything due at `now_ms`, earliest first. A timer that is started again by a
+ * callback with a time that has passed fires in the next call, not in this one. */
 void timer_heap_run(struct timer_heap *heap, int64_t now_ms);
 
 static inline bool timer_is_armed(const struct timer *timer)

@@ -1,6 +1,6 @@
 /*
- * A named time zone (the app's `timezone`), read once from the system's zone files through libc. The process's own TZ, which
- * logs use, stays as it is.
+ * A named time zone (the app's `timezone`), read once from the system's zone files through libc.
+ * The process's own TZ, which logs use, stays as it is.
  */
 #ifndef PETIOLE_BASE_TIMEZONE_H
 #define PETIOLE_BASE_TIMEZONE_H
@@ -23,8 +23,8 @@ struct timezone_table {
     int count;
 };
 
-/* Reads zone `name` ("Asia/Taipei", "UTC"). Sets and restores TZ, so it must run before the first thread. Error INVALID when the system has no
- * such zone: install tzdata. */
+/* Reads zone `name` ("Asia/Taipei", "UTC"). Sets and restores TZ, so it must run before the first
+ * thread. Error INVALID when the system has no such zone: install tzdata. */
 bool timezone_load(const char *name, int64_t now_s, struct timezone_table *ret_table,
                    struct error *reterr) MUST_CHECK;
 

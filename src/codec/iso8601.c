@@ -47,7 +47,8 @@ static int days_in_month(int year, int month)
     return month == 2 && is_leap(year) ? 29 : days[month - 1];
 }
 
-/* Days since 1970-01-01 of the proleptic Gregorian calendar, by whole 400-year eras from March on. */
+/* Days since 1970-01-01 of the proleptic Gregorian calendar, by whole 400-year eras from March
+ * on. */
 static int64_t days_from_date(int year, int month, int day)
 {
     int64_t shifted_year = month <= 2 ? year - 1 : year;

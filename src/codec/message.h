@@ -1,7 +1,9 @@
 /*
- * A Celery task message, protocol 1 or 2, read into views (celery/app/amqp.py: as_task_v1, as_task_v2; celery/worker/strategy.py: proto1_to_proto2).
- * Decoding has two steps, as in Celery's worker: the headers decide which task it is, and only then is the body opened, so that an unknown task is
- * reported before a bad body. Pure: no clock, no socket. All views borrow from the delivery's arena or are allocated in it.
+ * A Celery task message, protocol 1 or 2, read into views (celery/app/amqp.py: as_task_v1,
+ * as_task_v2; celery/worker/strategy.py: proto1_to_proto2). Decoding has two steps, as in Celery's
+ * worker: the headers decide which task it is, and only then is the body opened, so that an unknown
+ * task is reported before a bad body. Pure: no clock, no socket. All views borrow from the
+ * delivery's arena or are allocated in it.
  */
 #ifndef PETIOLE_CODEC_MESSAGE_H
 #define PETIOLE_CODEC_MESSAGE_H
@@ -15,7 +17,8 @@
 #include "base/memory.h"
 #include "broker/broker.h"
 
-/* What a message that cannot be run is, in the words of celery/worker/consumer/consumer.py; each has its own log line and settlement. */
+/* What a message that cannot be run is, in the words of celery/worker/consumer/consumer.py; each
+ * has its own log line and settlement. */
 enum message_fault {
     MESSAGE_FINE,
     MESSAGE_UNKNOWN,     /* "Received and deleted unknown message.  Wrong destination?!?": reject */
@@ -91,12 +94,14 @@ enum message_fault message_open_body(const struct delivery *delivery,
                                      const struct message_rules *rules, struct message *message,
                                      struct error *reterr);
 
-/* Reads the protocol 2 headers that stand in message->headers. For message_read and message_record_read. */
+/* Reads the protocol 2 headers that stand in message->headers. For message_read and
+ * message_record_read. */
 enum message_fault message_read_headers(struct arena *arena, struct message *message,
                                         struct error *reterr);
 
-/* SHA-256, as 64 lower-case hex digits and a NUL in `ret_text`, of what makes two copies of a message the same: task, id, retries, nesting and the decompressed
- * body. A redelivered copy has the same digest. */
+/* SHA-256, as 64 lower-case hex digits and a NUL in `ret_text`, of what makes two copies of a
+ * message the same: task, id, retries, nesting and the decompressed body. A redelivered copy has
+ * the same digest. */
 void message_digest(const struct message *message, char ret_text[65]);
 
 #endif

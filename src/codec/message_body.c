@@ -169,7 +169,8 @@ enum message_fault message_body_parse(struct bytes body, struct message *message
     }
     message->body = body;
     if (value.type == JSON_OBJECT && json_get(value, "args").type != JSON_ABSENT) {
-        /* Protocol 2 headers over a body in the form of protocol 1 (celery/worker/strategy.py: hybrid_to_proto2). */
+        /* Protocol 2 headers over a body in the form of protocol 1 (celery/worker/strategy.py:
+         * hybrid_to_proto2). */
         message->args = or_default(json_get(value, "args"), empty_list);
         message->kwargs = or_default(json_get(value, "kwargs"), empty_object);
         read_embed(value, message);

@@ -1,7 +1,7 @@
 /*
- * The body of a task message: decompression, the content types that are accepted, and the shapes of protocol 1
- * and 2 (celery/worker/strategy.py: proto1_to_proto2; kombu/serialization.py: loads; kombu/compression.py). Pure.
- * For message.c and message_record.c; others call message_open_body.
+ * The body of a task message: decompression, the content types that are accepted, and the shapes of
+ * protocol 1 and 2 (celery/worker/strategy.py: proto1_to_proto2; kombu/serialization.py: loads;
+ * kombu/compression.py). Pure. For message.c and message_record.c; others call message_open_body.
  */
 #ifndef PETIOLE_CODEC_MESSAGE_BODY_H
 #define PETIOLE_CODEC_MESSAGE_BODY_H
@@ -13,8 +13,8 @@ enum message_fault message_body_open(const struct delivery *delivery,
                                      const struct message_rules *rules, struct message *message,
                                      struct error *reterr);
 
-/* Reads a message whose headers name no task: its body is one object. Rewrites it as protocol 2 (headers and body),
- * so that nobody later has to know. */
+/* Reads a message whose headers name no task: its body is one object. Rewrites it as protocol 2
+ * (headers and body), so that nobody later has to know. */
 enum message_fault message_body_read_protocol1(const struct delivery *delivery,
                                                const struct message_rules *rules,
                                                struct message *message, struct error *reterr);

@@ -1,18 +1,20 @@
 /*
- * The message of a task's next try: the same id, retries + 1, the same options (celery/app/task.py: Task.signature_from_request, Task.retry). Pure.
+ * The message of a task's next try: the same id, retries + 1, the same options (celery/app/task.py:
+ * Task.signature_from_request, Task.retry). Pure.
  */
 #ifndef PETIOLE_CODEC_MESSAGE_RETRY_H
 #define PETIOLE_CODEC_MESSAGE_RETRY_H
 
 #include "codec/message.h"
 
-/* Appends the headers of the next try as a JSON object: those of `message`, unknown ones too, with retries + 1, `eta_wall_s` (0: none) and parent_id = id; without
- * compression and RabbitMQ's x-death headers. */
+/* Appends the headers of the next try as a JSON object: those of `message`, unknown ones too, with
+ * retries + 1, `eta_wall_s` (0: none) and parent_id = id; without compression and RabbitMQ's
+ * x-death headers. */
 void message_retry_append_headers(struct buffer *buffer, const struct message *message,
                                   double eta_wall_s);
 
-/* A UUID text for follow-up number `position` of a task's run: version 5 of (task id, retries, nesting, position), so that a second report after a crash names the
- * same things. */
+/* A UUID text for follow-up number `position` of a task's run: version 5 of (task id, retries,
+ * nesting, position), so that a second report after a crash names the same things. */
 void message_retry_follow_up_id(const struct message *message, int position, char ret_text[37]);
 
 #endif

@@ -21,8 +21,9 @@ struct registry {
     struct arena *arena;
     struct task_type **rows; /* owned array; rows live in the arena */
     size_t count;
-    struct map *
-        found; /* name -> row, so that globs are matched once a name; names come from peers, so it is bounded */
+    /* name -> row, so that globs are matched once a name; names come from peers, so it is
+     * bounded */
+    struct map *found;
 };
 
 struct registry *registry_new(void)

@@ -1,6 +1,7 @@
 /*
- * Which tasks this worker runs, and how: the `tasks` section of the settings. The first glob that matches a name wins; no match is NotRegistered, as in Celery.
- * Option names and defaults are those of celery/app/task.py: Task. Pure.
+ * Which tasks this worker runs, and how: the `tasks` section of the settings. The first glob that
+ * matches a name wins; no match is NotRegistered, as in Celery. Option names and defaults are those
+ * of celery/app/task.py: Task. Pure.
  */
 #ifndef PETIOLE_DISPATCH_REGISTRY_H
 #define PETIOLE_DISPATCH_REGISTRY_H

@@ -1,9 +1,12 @@
 /*
- * One task's life in the worker: what was received, which type it is, and how far it has come. A request lives in the arena of its delivery (or, when a Job
- * brings it back, in one of its own) and is settled exactly once.
+ * One task's life in the worker: what was received, which type it is, and how far it has come. A
+ * request lives in the arena of its delivery (or, when a Job brings it back, in one of its own) and
+ * is settled exactly once.
  *
- *   RECEIVED ──> SCHEDULED (waits for its ETA) ──> READY (waits for a place) ──> RUNNING ──> REPORTING ──> DONE
- *        └──────────────────────────────────────────┘  └── an outcome made on the spot ──┘
+ *   RECEIVED ──> READY (waits for a place) ──> RUNNING ──> REPORTING ──> DONE
+ *     │    ^                                                    ^
+ *     v    │                                                    │
+ *   SCHEDULED (waits for its ETA)         an outcome on the spot ┘
  *
  * request_move is the only writer of `state`. Pure.
  */
@@ -49,7 +52,8 @@ void request_move(struct request *request, enum request_state state);
 
 const char *request_state_name(enum request_state state);
 
-/* Whether its result is to be stored: the header wins over the type (celery/app/trace.py: build_tracer). */
+/* Whether its result is to be stored: the header wins over the type (celery/app/trace.py:
+ * build_tracer). */
 bool request_stores_result(const struct request *request);
 bool request_stores_errors(const struct request *request);
 

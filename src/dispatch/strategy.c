@@ -45,8 +45,8 @@ void strategy_decide(const struct strategy_rules *rules, const struct request *r
     if (canvas) {
         (void)error_set(
             &ret_verdict->reason, ERROR_UNSUPPORTED,
-            "task %.*s[%.*s] asks for %s, which this version of Petiole does not carry out; send it "
-            "without, or to a queue of a Python worker",
+            "task %.*s[%.*s] asks for %s, which this version of Petiole does not carry out; "
+            "send it without, or to a queue of a Python worker",
             BYTES_FORMAT(message->task), BYTES_FORMAT(message->id), canvas);
         ret_verdict->kind = VERDICT_UNSUPPORTED;
         return;

@@ -1,6 +1,7 @@
 /*
- * What to do with a request now: run it, wait, or end it on the spot (celery/worker/strategy.py, celery/worker/request.py).
- * It has no side effects: the pipeline carries the verdict out, and asks again when a wait is over. Pure.
+ * What to do with a request now: run it, wait, or end it on the spot (celery/worker/strategy.py,
+ * celery/worker/request.py). It has no side effects: the pipeline carries the verdict out, and asks
+ * again when a wait is over. Pure.
  */
 #ifndef PETIOLE_DISPATCH_STRATEGY_H
 #define PETIOLE_DISPATCH_STRATEGY_H

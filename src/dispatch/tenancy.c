@@ -40,7 +40,8 @@ static bool refuse(const struct message *message, const char *field, struct json
                      BYTES_FORMAT(shown), what);
 }
 
-/* Compares a string without its quotes; one with escapes is no tenant's name, whatever it spells. */
+/* Compares a string without its quotes; one with escapes is no tenant's name, whatever it
+ * spells. */
 static bool is_tenant(struct json value, const char *tenant)
 {
     return value.type == JSON_STRING
@@ -81,8 +82,8 @@ bool tenancy_check(const struct strategy_rules *rules, const struct request *req
     }
     return error_set(
         reterr, ERROR_REFUSED,
-        "task %.*s[%.*s] names no tenant (neither %s nor header %s) and came from queue %.*s, not from "
-        "%s's own",
+        "task %.*s[%.*s] names no tenant (neither %s nor header %s) and came from queue %.*s, not "
+        "from %s's own",
         BYTES_FORMAT(message->task), BYTES_FORMAT(message->id), rules->tenant_path,
         rules->tenant_header, BYTES_FORMAT(request->delivery->queue), rules->tenant);
 }

@@ -1,6 +1,7 @@
 /*
- * Whose task is it? A message says so in its arguments (tenant_path) or in a header (tenant_header); one that says neither is accepted only from the
- * worker's own queue. Everything else is refused: a worker never touches another tenant. Pure.
+ * Whose task is it? A message says so in its arguments (tenant_path) or in a header
+ * (tenant_header); one that says neither is accepted only from the worker's own queue. Everything
+ * else is refused: a worker never touches another tenant. Pure.
  */
 #ifndef PETIOLE_DISPATCH_TENANCY_H
 #define PETIOLE_DISPATCH_TENANCY_H
@@ -8,7 +9,8 @@
 #include "base/error.h"
 #include "dispatch/strategy.h"
 
-/* True when the task is ours. Otherwise REFUSED with a sentence that names the task, the field and what is wrong. */
+/* True when the task is ours. Otherwise REFUSED with a sentence that names the task, the field and
+ * what is wrong. */
 bool tenancy_check(const struct strategy_rules *rules, const struct request *request,
                    struct error *reterr) MUST_CHECK;
 

@@ -1,10 +1,13 @@
 /*
  * What runs a task: the interface of the executors. There are two kinds.
  *   Direct (native, local, process): submit borrows the request until on_finished.
- *   Durable (kubernetes): the Job is the receipt. submit borrows the request only until on_started or on_finished; after on_started the request is nobody's business
- *   here any more: the Job carries the whole message, and on_completed brings it back, also to a worker that was not there when it began.
+ *   Durable (kubernetes): the Job is the receipt. submit borrows the request only until
+ *     on_started or on_finished; after on_started the request is nobody's business
+ *   here any more: the Job carries the whole message, and on_completed brings it back, also to a
+ *     worker that was not there when it began.
  *
- * Every member is mandatory. All calls are made on the loop thread; callbacks come from the loop, never inside a call.
+ * Every member is mandatory. All calls are made on the loop thread; callbacks come from the loop,
+ * never inside a call.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_H
 #define PETIOLE_EXECUTOR_EXECUTOR_H
@@ -57,9 +60,11 @@ struct executor_events {
     void (*on_ready)(void *context, struct executor *executor);
     /* More places are free than before. */
     void (*on_free_slots)(void *context, struct executor *executor);
-    /* Direct: the task's body begins. Durable: the Job exists; `receipt` is its name; the request is the caller's again. `is_adopted`: it existed already. */
+    /* Direct: the task's body begins. Durable: the Job exists; `receipt` is its name; the request
+     * is the caller's again. `is_adopted`: it existed already. */
     void (*on_started)(void *context, struct request *request, struct bytes receipt);
-    /* Direct: it has ended. Durable: it ended before a Job existed (bad value, refused, lost lease). Exactly once per submit that had no durable on_started. */
+    /* Direct: it has ended. Durable: it ended before a Job existed (bad value, refused, lost
+     * lease). Exactly once per submit that had no durable on_started. */
     void (*on_finished)(void *context, struct request *request, const struct outcome *outcome);
     /* Durable only: the pod has begun to run (for STARTED). */
     void (*on_running)(void *context, const struct completion *running);
@@ -86,10 +91,10 @@ struct executor_ops {
     void (*forget)(struct executor *executor, struct bytes receipt);
     /* How many are running, for metrics and shutdown. */
     size_t (*running_count)(const struct executor *executor);
-    /* Stops taking work. Direct: waits for what runs; with `kill`, also in a second call later, ends
-     * it. Durable: leaves Jobs alone; a submit whose POST is under way is finished, one that waits
-     * for another try ends in on_finished with REJECT and requeue. Then on_closed, once (the first
-     * call's), after which the executor is freed. */
+    /* Stops taking work. Direct: waits for what runs; with `kill`, also in a second call later,
+     * ends it. Durable: leaves Jobs alone; a submit whose POST is under way is finished, one that
+     * waits for another try ends in on_finished with REJECT and requeue. Then on_closed, once (the
+     * first call's), after which the executor is freed. */
     void (*close)(struct executor *executor, bool kill, void (*on_closed)(void *context),
                   void *context);
 };

@@ -71,7 +71,8 @@ static void append_extended(struct buffer *buffer, const struct request *request
 {
     const struct message *message = &request->message;
     if (!request->type) {
-        /* Written for an unknown task: there is no request to read (celery/worker/consumer/consumer.py: on_unknown_task). */
+        /* Written for an unknown task: there is no request to read
+         * (celery/worker/consumer/consumer.py: on_unknown_task). */
         (void)buffer_append_text(
             buffer, ", \"name\": null, \"args\": null, \"kwargs\": null, \"worker\": null, "
                     "\"retries\": null, \"queue\": null");

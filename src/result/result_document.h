@@ -1,6 +1,7 @@
 /*
- * The stored document of a task's state, member by member and byte by byte as Celery writes it (celery/backends/base.py: _get_result_meta, encode_result, prepare_exception;
- * Python's json.dumps). Pure: time is an argument.
+ * The stored document of a task's state, member by member and byte by byte as Celery writes it
+ * (celery/backends/base.py: _get_result_meta, encode_result, prepare_exception; Python's
+ * json.dumps). Pure: time is an argument.
  */
 #ifndef PETIOLE_RESULT_RESULT_DOCUMENT_H
 #define PETIOLE_RESULT_RESULT_DOCUMENT_H
@@ -30,7 +31,8 @@ void result_document_append(struct buffer *buffer, const struct request *request
                             const struct outcome *outcome,
                             const struct result_document_options *options, double now_wall_s);
 
-/* Appends the document of state STARTED, with {"pid": …, "hostname": node name} as its result (celery/app/trace.py). */
+/* Appends the document of state STARTED, with {"pid": …, "hostname": node name} as its result
+ * (celery/app/trace.py). */
 void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
                                     const struct result_document_options *options);
 

@@ -367,7 +367,8 @@ static void on_finished(void *context, struct request *request, const struct out
     pipeline_touch(pipeline);
 }
 
-/* Makes a request of the message that a Job carries. Returns new, or NULL when it cannot be read. */
+/* Makes a request of the message that a Job carries. Returns new, or NULL when it cannot be
+ * read. */
 static struct request *recover(struct pipeline *pipeline, const struct completion *completion)
 {
     struct arena *arena = arena_new(completion->record.length * 2 + 1024);

@@ -2,14 +2,20 @@
  * The life of one task, from the broker to the result; everything else is a step of it.
  *
  *   1. A delivery arrives; it gets a request, which lives in the delivery's arena.
- *   2. codec reads the headers, dispatch finds the type, codec opens the body. What cannot be read ends here, with a log line and the settlement that Celery
+ *   2. codec reads the headers, dispatch finds the type, codec opens the body. What cannot be
+ *     read ends here, with a log line and the settlement that Celery
  *      gives it.
- *   3. dispatch decides: run, wait for the ETA (then decide again), or end on the spot with an outcome (expired, not registered, another tenant).
- *   4. A request that is to run waits in the lane of its executor until there is a place. No message is taken from the broker without one, but for the look-ahead.
- *   5. Direct executors: the delivery is acknowledged when the body starts, or with acks_late after the report.
- *      Durable executor: its lease is confirmed, the Job is created, the delivery is acknowledged together with an entry in the outbox, and the request is forgotten: the Job carries
+ *   3. dispatch decides: run, wait for the ETA (then decide again), or end on the spot with an
+ *     outcome (expired, not registered, another tenant).
+ *   4. A request that is to run waits in the lane of its executor until there is a place. No
+ *     message is taken from the broker without one, but for the look-ahead.
+ *   5. Direct executors: the delivery is acknowledged when the body starts, or with acks_late
+ *     after the report.
+ *      Durable executor: its lease is confirmed, the Job is created, the delivery is acknowledged
+ *        together with an entry in the outbox, and the request is forgotten: the Job carries
  *      the message and brings it back when it has ended, to whichever worker owns it then.
- *   6. The report, each step repeatable: publish what follows (a retry), store the result, settle, let the receipt go.
+ *   6. The report, each step repeatable: publish what follows (a retry), store the result,
+ *     settle, let the receipt go.
  */
 #ifndef PETIOLE_WORKER_PIPELINE_H
 #define PETIOLE_WORKER_PIPELINE_H
@@ -68,13 +74,15 @@ void pipeline_accept(struct pipeline *pipeline);
 /* The broker's on_delivery. Takes the delivery. */
 void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery);
 
-/* Stops taking messages and gives back those that wait. With `is_cold`, outcomes of tasks that were killed are not reported as failures: late ones are given back, early ones
- * become RETRY (celery/worker/request.py: Request.cancel). on_idle follows, possibly at once, from the loop. */
+/* Stops taking messages and gives back those that wait. With `is_cold`, outcomes of tasks that were
+ * killed are not reported as failures: late ones are given back, early ones become RETRY
+ * (celery/worker/request.py: Request.cancel). on_idle follows, possibly at once, from the loop. */
 void pipeline_stop(struct pipeline *pipeline, bool is_cold);
 
 bool pipeline_is_idle(const struct pipeline *pipeline);
 
-/* Stores FAILURE JobDeleted for a task whose Job is gone, unless a ready state is stored, then removes the outbox entry. Copies. */
+/* Stores FAILURE JobDeleted for a task whose Job is gone, unless a ready state is stored, then
+ * removes the outbox entry. Copies. */
 void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
                               struct bytes task_id);
 

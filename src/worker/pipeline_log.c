@@ -1,6 +1,7 @@
 /*
- * What Celery's worker logs about a task (celery/app/trace.py: TraceInfo, celery/worker/consumer/consumer.py), word for word at the head of the line: people grep for
- * it. With each line goes the metric of the same event.
+ * What Celery's worker logs about a task (celery/app/trace.py: TraceInfo,
+ * celery/worker/consumer/consumer.py), word for word at the head of the line: people grep for it.
+ * With each line goes the metric of the same event.
  */
 #include "codec/python_repr.h"
 #include "worker/pipeline_private.h"

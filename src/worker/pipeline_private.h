@@ -1,6 +1,7 @@
 /*
- * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from delivery to verdict), pipeline_report.c (from outcome to
- * settled), pipeline_log.c (what Celery's log says of it).
+ * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
+ * delivery to verdict), pipeline_report.c (from outcome to settled), pipeline_log.c (what Celery's
+ * log says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
 #define PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -57,7 +58,8 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request);
 
 /* pipeline_report.c */
 
-/* Begins the report of `request`, which it takes. `receipt` and `tag` are empty for direct executors. */
+/* Begins the report of `request`, which it takes. `receipt` and `tag` are empty for direct
+ * executors. */
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion);
 

@@ -1,6 +1,7 @@
 /*
- * From outcome to settled: publish what follows, store, settle, let the receipt go (contracts: Report). Each step may be done again after a crash with the same
- * effect: ids are derived, a stored SUCCESS stays, a settled tag stays settled.
+ * From outcome to settled: publish what follows, store, settle, let the receipt go (contracts:
+ * Report). Each step may be done again after a crash with the same effect: ids are derived, a
+ * stored SUCCESS stays, a settled tag stays settled.
  */
 #include <unistd.h>
 
@@ -175,7 +176,8 @@ static void apply_retry_policy(struct pipeline *pipeline, const struct request *
     }
 }
 
-/* A runner that vanished: given back, or a failure (celery/worker/request.py: Request.on_failure). */
+/* A runner that vanished: given back, or a failure (celery/worker/request.py:
+ * Request.on_failure). */
 static void apply_lost(const struct request *request, struct outcome *outcome)
 {
     if (outcome->kind != OUTCOME_LOST
@@ -190,7 +192,8 @@ static void apply_lost(const struct request *request, struct outcome *outcome)
     }
 }
 
-/* A task that a cold shutdown ended: late ones go back, early ones are RETRY (celery/worker/request.py: Request.cancel). */
+/* A task that a cold shutdown ended: late ones go back, early ones are RETRY
+ * (celery/worker/request.py: Request.cancel). */
 static void apply_cold(const struct pipeline *pipeline, const struct request *request,
                        struct outcome *outcome)
 {

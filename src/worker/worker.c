@@ -275,7 +275,8 @@ void worker_fail(struct worker *worker, const struct error *error)
     }
 }
 
-/* reference 7.8: SIGTERM warm (0), SIGINT warm (1), a second one cold, SIGQUIT cold (0), a third one at once (1). */
+/* reference 7.8: SIGTERM warm (0), SIGINT warm (1), a second one cold, SIGQUIT cold (0), a third
+ * one at once (1). */
 static void on_signal(void *context, int signal_number)
 {
     struct worker *worker = context;

@@ -1,6 +1,6 @@
 /*
- * What the files of the worker share: worker.c (phases and signals), worker_parts.c (building and closing the parts), worker_status.c (probes and gauges),
- * worker_outbox.c (Jobs that are gone).
+ * What the files of the worker share: worker.c (phases and signals), worker_parts.c (building and
+ * closing the parts), worker_status.c (probes and gauges), worker_outbox.c (Jobs that are gone).
  */
 #ifndef PETIOLE_WORKER_WORKER_PRIVATE_H
 #define PETIOLE_WORKER_WORKER_PRIVATE_H

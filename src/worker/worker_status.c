@@ -5,7 +5,8 @@
 
 static bool is_live(void *context, char *reason, size_t size)
 {
-    /* The loop turns, or nobody would be asking: a broker that is away is no reason to be killed. */
+    /* The loop turns, or nobody would be asking: a broker that is away is no reason to be
+     * killed. */
     (void)context;
     (void)snprintf(reason, size, "ok");
     return true;
