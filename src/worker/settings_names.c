@@ -16,6 +16,7 @@ static const struct {
     {"CELERY_TASK_RESULT_EXPIRES", "result_expires"},
     {"CELERY_MAX_CACHED_RESULTS", "result_cache_max"},
     {"CELERY_EAGER_PROPAGATES_EXCEPTIONS", "task_eager_propagates"},
+    {"CELERY_SEND_TASK_SENT_EVENT", "task_send_sent_event"},
     {"CELERY_SEND_EVENTS", "worker_send_task_events"},
 };
 
