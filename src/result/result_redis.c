@@ -1,0 +1,486 @@
+#include "result/result_redis.h"
+
+#include <hiredis/hiredis.h>
+#include <stdlib.h>
+
+#include "base/json.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/memory.h"
+#include "base/redis_link.h"
+
+#define KEY_HEAD              "celery-task-meta-"
+#define MAX_BATCH             256
+#define MAX_BATCHES_WAITING   16
+#define REFUSED_RETRY_MS      1000
+#define REFUSED_RETRY_MOST_MS 30000
+
+/* One store or look-up on its way; key and document lie behind it in the same block. */
+struct entry {
+    struct list_node node;
+    struct bytes key;
+    struct bytes document; /* empty: a look-up */
+    int64_t expires_s;
+    result_stored_fn *on_stored;
+    result_state_fn *on_state;
+    void *context;
+    bool is_done; /* found to be stored already */
+};
+
+/* Entries that travel together: one MGET, then one transaction. No key is in two batches at once. */
+struct batch {
+    struct list_node node;
+    struct result_redis *backend;
+    struct entry *entries[MAX_BATCH];
+    size_t count;
+};
+
+struct result_redis {
+    struct result_backend base;
+    struct loop *loop;
+    struct arena *arena;
+    struct result_redis_options options;
+    const struct result_events *events;
+    void *context;
+    struct redis_link *link;
+    struct list queued;  /* entries, in order */
+    struct list waiting; /* batches whose replies are to come */
+    size_t waiting_count;
+    struct map *busy; /* keys in a batch */
+    struct loop_call flush;
+    struct timer retry_timer;
+    unsigned refusals; /* in a row */
+    struct timer close_timer;
+    struct loop_call closed;
+    bool is_closing;
+    void (*on_closed)(void *context);
+    void *closed_context;
+};
+
+static void free_entry(struct entry *entry)
+{
+    memory_free(&entry);
+}
+
+static void touch(struct result_redis *backend)
+{
+    if (!timer_is_armed(&backend->retry_timer)) {
+        loop_defer(backend->loop, &backend->flush);
+    }
+}
+
+/* Ends a store or look-up with what its caller is told. */
+static void end_entry(struct entry *entry, bool ok, struct bytes state, const struct error *error)
+{
+    if (entry->on_state) {
+        entry->on_state(entry->context, state, error);
+    } else if (entry->on_stored) {
+        entry->on_stored(entry->context, ok, error);
+    }
+    free_entry(entry);
+}
+
+/* Batches */
+
+static void free_batch(struct batch *batch)
+{
+    struct result_redis *backend = batch->backend;
+    list_remove(&batch->node);
+    backend->waiting_count--;
+    memory_free(&batch);
+    touch(backend);
+}
+
+/* Puts what has not been carried out back at the head of the queue, in order. */
+static void requeue(struct batch *batch)
+{
+    struct result_redis *backend = batch->backend;
+    for (size_t index = batch->count; index-- > 0;) {
+        (void)map_remove(backend->busy, batch->entries[index]->key);
+        list_prepend(&backend->queued, &batch->entries[index]->node);
+    }
+    free_batch(batch);
+}
+
+static bool is_success(struct bytes document)
+{
+    struct json value;
+    struct json status = {JSON_ABSENT, {NULL, 0}};
+    if (json_parse(document, &value, NULL)) {
+        status = json_get(value, "status");
+    }
+    return bytes_equal(status.text, BYTES("\"SUCCESS\""));
+}
+
+/* The server said no to a transaction: tried again, because a result is never dropped. */
+static void on_refused(struct batch *batch, struct bytes message)
+{
+    struct result_redis *backend = batch->backend;
+    struct error error = {0};
+    (void)error_set(&error, ERROR_TEMPORARY, "Redis refuses to store: %.*s", BYTES_FORMAT(message));
+    int64_t retry_ms = loop_backoff_ms(backend->loop, REFUSED_RETRY_MS, backend->refusals++,
+                                       REFUSED_RETRY_MOST_MS);
+    loop_start_timer(backend->loop, &backend->retry_timer, retry_ms);
+    requeue(batch);
+    backend->events->on_down(backend->context, &error, retry_ms);
+}
+
+static void end_batch(struct batch *batch)
+{
+    struct result_redis *backend = batch->backend;
+    if (backend->refusals > 0) {
+        backend->refusals = 0;
+        backend->events->on_up(backend->context, backend->options.url.display);
+    }
+    for (size_t index = 0; index < batch->count; index++) {
+        (void)map_remove(backend->busy, batch->entries[index]->key);
+    }
+    for (size_t index = 0; index < batch->count; index++) {
+        end_entry(batch->entries[index], true, bytes_of(NULL, 0), NULL);
+    }
+    free_batch(batch);
+}
+
+/* The first error of a reply to EXEC, or the empty view. */
+static struct bytes find_error(const struct redisReply *reply)
+{
+    if (reply->type != REDIS_REPLY_ARRAY) {
+        return reply->type == REDIS_REPLY_ERROR ? redis_link_text(reply)
+                                                : BYTES("the transaction was dropped");
+    }
+    for (size_t index = 0; index < reply->elements; index++) {
+        if (reply->element[index]->type == REDIS_REPLY_ERROR) {
+            return redis_link_text(reply->element[index]);
+        }
+    }
+    return bytes_of(NULL, 0);
+}
+
+static void on_executed(void *context, const struct redisReply *reply)
+{
+    struct batch *batch = context;
+    if (!reply) {
+        requeue(batch);
+        return;
+    }
+    struct bytes message = find_error(reply);
+    if (message.length > 0) {
+        on_refused(batch, message);
+    } else {
+        end_batch(batch);
+    }
+}
+
+/* SETEX (SET without an expiry) and PUBLISH, as celery/backends/redis.py: _set */
+static void write_entry(struct redis_link *link, const struct entry *entry)
+{
+    redis_link_begin(link, entry->expires_s > 0 ? 4 : 3);
+    redis_link_argument_text(link, entry->expires_s > 0 ? "SETEX" : "SET");
+    redis_link_argument(link, entry->key);
+    if (entry->expires_s > 0) {
+        redis_link_argument_integer(link, entry->expires_s);
+    }
+    redis_link_argument(link, entry->document);
+    redis_link_end(link, NULL, NULL);
+    redis_link_begin(link, 3);
+    redis_link_argument_text(link, "PUBLISH");
+    redis_link_argument(link, entry->key);
+    redis_link_argument(link, entry->document);
+    redis_link_end(link, NULL, NULL);
+}
+
+static void write_batch(struct batch *batch)
+{
+    static const struct bytes multi[] = {{"MULTI", 5}};
+    static const struct bytes execute[] = {{"EXEC", 4}};
+    struct redis_link *link = batch->backend->link;
+    redis_link_command(link, multi, 1, NULL, NULL);
+    for (size_t index = 0; index < batch->count; index++) {
+        if (!batch->entries[index]->is_done) {
+            write_entry(link, batch->entries[index]);
+        }
+    }
+    redis_link_command(link, execute, 1, on_executed, batch);
+}
+
+/* Tells a look-up what is stored. */
+static void end_look_up(struct entry *entry, struct bytes stored)
+{
+    struct json value;
+    struct bytes state = {NULL, 0};
+    struct json status = {JSON_ABSENT, {NULL, 0}};
+    if (stored.length > 0 && json_parse(stored, &value, NULL)) {
+        status = json_get(value, "status");
+    }
+    if (status.type == JSON_STRING) {
+        state = bytes_of(status.text.data + 1, status.text.length - 2);
+    }
+    end_entry(entry, true, state, NULL);
+}
+
+/* A SUCCESS that is stored stays (celery/backends/base.py: _store_result); so does what we have
+ * stored ourselves before the connection broke, which must not be published twice. */
+static void on_read(void *context, const struct redisReply *reply)
+{
+    struct batch *batch = context;
+    if (!reply) {
+        requeue(batch);
+        return;
+    }
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != batch->count) {
+        on_refused(batch, redis_link_text(reply));
+        return;
+    }
+    size_t kept = 0;
+    size_t to_write = 0;
+    for (size_t index = 0; index < reply->elements; index++) {
+        struct entry *entry = batch->entries[index];
+        struct bytes stored = redis_link_text(reply->element[index]);
+        if (entry->on_state) {
+            (void)map_remove(batch->backend->busy, entry->key);
+            end_look_up(entry, stored);
+            continue;
+        }
+        entry->is_done =
+            stored.length > 0 && (bytes_equal(stored, entry->document) || is_success(stored));
+        to_write += entry->is_done ? 0 : 1;
+        batch->entries[kept++] = entry;
+    }
+    batch->count = kept;
+    if (to_write > 0) {
+        write_batch(batch);
+    } else {
+        end_batch(batch);
+    }
+}
+
+/* Takes entries off the queue for one batch, until a key that is on its way already. Returns new,
+ * or NULL. */
+static struct batch *take_batch(struct result_redis *backend)
+{
+    struct batch *batch = memory_new(sizeof(*batch));
+    batch->backend = backend;
+    list_for_each(node, following, &backend->queued) {
+        struct entry *entry = list_entry(node, struct entry, node);
+        if (batch->count == MAX_BATCH || map_get(backend->busy, entry->key)) {
+            break;
+        }
+        list_remove(node);
+        (void)map_set(backend->busy, entry->key, entry);
+        batch->entries[batch->count++] = entry;
+    }
+    if (batch->count == 0) {
+        memory_free(&batch);
+        return NULL;
+    }
+    list_append(&backend->waiting, &batch->node);
+    backend->waiting_count++;
+    return batch;
+}
+
+static void send_batches(struct result_redis *backend)
+{
+    while (!list_is_empty(&backend->queued) && backend->waiting_count < MAX_BATCHES_WAITING) {
+        struct batch *batch = take_batch(backend);
+        if (!batch) {
+            return;
+        }
+        redis_link_begin(backend->link, batch->count + 1);
+        redis_link_argument_text(backend->link, "MGET");
+        for (size_t index = 0; index < batch->count; index++) {
+            redis_link_argument(backend->link, batch->entries[index]->key);
+        }
+        redis_link_end(backend->link, on_read, batch);
+    }
+}
+
+/* Closing */
+
+static void finish_close(void *context)
+{
+    struct result_redis *backend = context;
+    void (*on_closed)(void *) = backend->on_closed;
+    void *closed_context = backend->closed_context;
+    map_free(&backend->busy);
+    arena_free(&backend->arena);
+    memory_free(&backend);
+    on_closed(closed_context);
+}
+
+/* Ends everything that waits, and frees the backend on the next turn. */
+static void shut(void *context)
+{
+    struct result_redis *backend = context;
+    loop_stop_timer(backend->loop, &backend->close_timer);
+    loop_stop_timer(backend->loop, &backend->retry_timer);
+    redis_link_close(&backend->link); /* waiting batches come back into the queue */
+    struct list_node *node = NULL;
+    while ((node = list_pop(&backend->queued)) != NULL) {
+        struct error error = {0};
+        (void)error_set(&error, ERROR_TEMPORARY, "the result backend is being closed");
+        end_entry(list_entry(node, struct entry, node), false, bytes_of(NULL, 0), &error);
+    }
+    loop_cancel(backend->loop, &backend->flush);
+    loop_defer(backend->loop, &backend->closed);
+}
+
+static bool is_empty(const struct result_redis *backend)
+{
+    return list_is_empty(&backend->queued) && backend->waiting_count == 0;
+}
+
+static void flush(void *context)
+{
+    struct result_redis *backend = context;
+    if (!backend->link) {
+        return;
+    }
+    if (redis_link_is_up(backend->link)) {
+        send_batches(backend);
+    }
+    if (backend->is_closing && is_empty(backend)) {
+        shut(backend);
+    }
+}
+
+/* The interface */
+
+static struct result_redis *from_base(const struct result_backend *base)
+{
+    union {
+        const struct result_backend *constant;
+        struct result_backend *base;
+    } pointer = {.constant = base};
+
+    return CONTAINER_OF(pointer.base, struct result_redis, base);
+}
+
+static void on_link_up(void *context)
+{
+    struct result_redis *backend = context;
+    backend->refusals = 0;
+    backend->events->on_up(backend->context, backend->options.url.display);
+    touch(backend);
+}
+
+static void on_link_down(void *context, const struct error *error, int64_t retry_ms)
+{
+    struct result_redis *backend = context;
+    backend->events->on_down(backend->context, error, retry_ms);
+}
+
+static const struct redis_link_events link_events = {
+    .on_up = on_link_up,
+    .on_down = on_link_down,
+};
+
+static void start(struct result_backend *base)
+{
+    struct result_redis *backend = from_base(base);
+    const char *name = backend->options.client_name ? backend->options.client_name : "petiole";
+    backend->link =
+        redis_link_open(backend->loop, &backend->options.url, name, &link_events, backend);
+}
+
+/* A new entry for `task_id` with room for `document` behind its key. */
+static struct entry *new_entry(struct result_redis *backend, struct bytes task_id,
+                               struct bytes document)
+{
+    struct bytes prefix = bytes_from_text(backend->options.global_keyprefix);
+    size_t key_length = prefix.length + sizeof(KEY_HEAD) - 1 + task_id.length;
+    struct entry *entry = memory_new(sizeof(*entry) + key_length + document.length + 1);
+    char *storage = (char *)(entry + 1);
+    memcpy(storage, prefix.data ? prefix.data : "", prefix.length);
+    memcpy(storage + prefix.length, KEY_HEAD, sizeof(KEY_HEAD) - 1);
+    memcpy(storage + key_length - task_id.length, task_id.data, task_id.length);
+    memcpy(storage + key_length, document.data ? document.data : "", document.length);
+    entry->key = bytes_of(storage, key_length);
+    entry->document = bytes_of(storage + key_length, document.length);
+    list_append(&backend->queued, &entry->node);
+    touch(backend);
+    return entry;
+}
+
+static void store(struct result_backend *base, struct bytes task_id, struct bytes document,
+                  int64_t expires_s, result_stored_fn *on_stored, void *context)
+{
+    struct entry *entry = new_entry(from_base(base), task_id, document);
+    entry->expires_s = expires_s;
+    entry->on_stored = on_stored;
+    entry->context = context;
+}
+
+static void fetch_state(struct result_backend *base, struct bytes task_id,
+                        result_state_fn *on_state, void *context)
+{
+    struct entry *entry = new_entry(from_base(base), task_id, bytes_of(NULL, 0));
+    entry->on_state = on_state;
+    entry->context = context;
+}
+
+static bool is_up(const struct result_backend *base)
+{
+    const struct result_redis *backend = from_base(base);
+    return backend->link && redis_link_is_up(backend->link) && backend->refusals == 0;
+}
+
+static void close_backend(struct result_backend *base, int64_t deadline_ms,
+                          void (*on_closed)(void *context), void *context)
+{
+    struct result_redis *backend = from_base(base);
+    backend->is_closing = true;
+    backend->on_closed = on_closed;
+    backend->closed_context = context;
+    backend->close_timer.on_due = shut;
+    backend->close_timer.context = backend;
+    loop_start_timer(backend->loop, &backend->close_timer, backend->link ? deadline_ms : 0);
+    loop_defer(backend->loop, &backend->flush);
+}
+
+static const struct result_ops ops = {
+    .start = start,
+    .store = store,
+    .fetch_state = fetch_state,
+    .is_up = is_up,
+    .close = close_backend,
+};
+
+/* The prefix as Celery builds it: with an underscore unless it ends in a separator
+ * (celery/backends/base.py: KeyValueStoreBackend._add_global_keyprefix). */
+static const char *prefix_of(struct arena *arena, const char *prefix)
+{
+    size_t length = prefix ? strlen(prefix) : 0;
+    if (length == 0) {
+        return NULL;
+    }
+    bool is_separated = strchr(":_-.", prefix[length - 1]) != NULL;
+    return arena_format(arena, "%s%s", prefix, is_separated ? "" : "_");
+}
+
+static const char *copy_text(struct arena *arena, const char *text)
+{
+    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
+}
+
+struct result_backend *result_redis_new(struct loop *loop,
+                                        const struct result_redis_options *options,
+                                        const struct result_events *events, void *context)
+{
+    struct result_redis *backend = memory_new(sizeof(*backend));
+    backend->base.ops = &ops;
+    backend->loop = loop;
+    backend->arena = arena_new(512);
+    backend->options = *options;
+    backend->options.global_keyprefix = prefix_of(backend->arena, options->global_keyprefix);
+    backend->options.client_name = copy_text(backend->arena, options->client_name);
+    backend->options.url.display = copy_text(backend->arena, options->url.display);
+    backend->events = events;
+    backend->context = context;
+    backend->busy = map_new();
+    backend->flush = (struct loop_call){.function = flush, .context = backend};
+    backend->closed = (struct loop_call){.function = finish_close, .context = backend};
+    backend->retry_timer = (struct timer){.on_due = flush, .context = backend};
+    list_init(&backend->queued);
+    list_init(&backend->waiting);
+    return &backend->base;
+}
