@@ -1,15 +1,15 @@
 /*
  * The name of the Job that a message becomes: the same message gives the same name, wherever and
- * however often it is asked for, so that a second POST meets the first one's Job. Kubernetes Jobs and
- * local processes share it. Pure.
+ * however often it is asked for, so that a second POST meets the first one's Job. Kubernetes Jobs
+ * and local processes share it. Pure.
  *
  *   <slug>-<id>-<retries>[-n<replaced_task_nesting>][-a<attempt>]      train-lora-4ba6...-3-n1
  *
- *   slug      the last dotted part of the task's name in lower case, everything but letters and digits
- *             as "-", at most 12 characters, without a dash at either end; "task" when nothing is left
+ *   slug      the last dotted part of the task's name in lower case, everything but letters and
+ * digits as "-", at most 12 characters, without a dash at either end; "task" when nothing is left
  *   id        the task id when it is a lower-case UUID, else the first 32 hex digits of its SHA-256
- *   nesting   only when not 0: `replace` keeps a task's id and retries (celery/app/task.py: Task.replace)
- *   attempt   only when not 0: a re-run that is not counted as a retry
+ *   nesting   only when not 0: `replace` keeps a task's id and retries (celery/app/task.py:
+ * Task.replace) attempt   only when not 0: a re-run that is not counted as a retry
  *
  * A message may claim any number of retries. When they do not fit into 63 characters, the name is
  * <slug>-<32 hex digits of the SHA-256 of everything behind the slug>.
