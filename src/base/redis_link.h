@@ -1,6 +1,6 @@
 /*
  * A connection to Redis that mends itself: hiredis as the RESP2 codec on a stream. It connects, sends AUTH, CLIENT SETNAME and SELECT, and after a
- * drop tries again with back-off until it is closed. Commands are pipelined: any number may be on the way, replies come in order. It never
+ * drop tries again with back-off until it is closed. A quiet connection is tried with PING: a dead peer is noticed within 45 s. Commands are pipelined: any number may be on the way, replies come in order. It never
  * repeats a command: on a drop every waiting callback is told, and the caller knows what is safe to say again.
  */
 #ifndef PETIOLE_BASE_REDIS_LINK_H
@@ -28,7 +28,8 @@ struct redis_link_events {
     /* Mandatory: lost or could not connect; comes before the waiting callbacks get NULL. `retry_ms` from now it tries again. Also for a
      * refused AUTH or SELECT. */
     void (*on_down)(void *context, const struct error *error, int64_t retry_ms);
-    /* Optional: a message of a subscription ("message", "pmessage", "subscribe" ... arrays), borrowed. */
+    /* Optional: a message of a subscription ("message" and "pmessage" arrays), borrowed. With it, subscribe to one channel or pattern a
+     * command: the confirmation is the reply to that. */
     void (*on_push)(void *context, const struct redisReply *reply);
 };
 
@@ -38,6 +39,10 @@ struct redis_link *redis_link_open(struct loop *loop, const struct redis_url *ur
 
 /* Closes without further callbacks but for the waiting commands, which get NULL now. Leaves NULL; accepts NULL. */
 void redis_link_close(struct redis_link **link);
+
+/* Ends this connection as if the server had: on_down with `error`, NULL to the waiting callbacks, and a new try later. For a caller to whom the
+ * server's answers say that it is of no use now. Nothing happens while it is down. */
+void redis_link_drop(struct redis_link *link, const struct error *error);
 
 bool redis_link_is_up(const struct redis_link *link);
 

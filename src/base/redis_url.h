@@ -16,12 +16,16 @@ struct redis_url {
     const char *user;             /* NULL: none */
     const char *password;         /* NULL: none. Never printed. */
     int database;
-    const char *display; /* the URL for logs and banners, password as ** ("redis://user:**@host:6379/0"), as Kombu's as_uri writes it */
+    const char *
+        display; /* the URL for logs and banners, password as ** ("redis://user:**@host:6379/0"), as Kombu's as_uri writes it */
 };
 
 /* Parses `text` into `ret_url`; strings are allocated in `arena`. `for_backend` applies the backend's stricter rules (rediss:// needs
  * ssl_cert_reqs). Errors INVALID or UNSUPPORTED (sentinel://, other schemes) never contain the password. */
-bool redis_url_parse(const char *text, bool for_backend, struct arena *arena, struct redis_url *ret_url,
-                     struct error *reterr) MUST_CHECK;
+bool redis_url_parse(const char *text, bool for_backend, struct arena *arena,
+                     struct redis_url *ret_url, struct error *reterr) MUST_CHECK;
+
+/* A copy of `url` with its strings in `arena`. */
+struct redis_url redis_url_copy(const struct redis_url *url, struct arena *arena);
 
 #endif

@@ -14,7 +14,11 @@
 
 struct stream;
 
-enum stream_verify { STREAM_VERIFY_NONE, STREAM_VERIFY_OPTIONAL, STREAM_VERIFY_REQUIRED };
+enum stream_verify {
+    STREAM_VERIFY_NONE,
+    STREAM_VERIFY_OPTIONAL,
+    STREAM_VERIFY_REQUIRED
+};
 
 struct stream_tls {
     bool enabled;
@@ -27,19 +31,24 @@ struct stream_tls {
 
 /* Where to connect; copied by stream_open. */
 struct stream_options {
-    const char *host;      /* name or address; NULL when unix_path is set */
+    const char *host; /* name or address; NULL when unix_path is set */
     unsigned short port;
     const char *unix_path;
     struct stream_tls tls;
     int connect_timeout_ms; /* name look-up, connect and handshake together */
-    size_t max_write_bytes; /* what may wait to be written; beyond it the connection is dropped with TOO_LARGE */
+    size_t
+        max_write_bytes; /* what may wait to be written; beyond it the connection is dropped with TOO_LARGE */
 };
 
 /* Both ends of the conversation with the owner. All are called from the loop, never inside stream_open. */
 struct stream_events {
-    void (*on_open)(void *context);                    /* mandatory: connected, handshake done */
-    void (*on_data)(void *context, struct bytes data); /* mandatory: borrows until it returns; may close the stream */
-    void (*on_drop)(void *context, const struct error *error); /* mandatory: failed or ended, once, never after stream_close */
+    void (*on_open)(void *context); /* mandatory: connected, handshake done */
+    void (*on_data)(
+        void *context,
+        struct bytes data); /* mandatory: borrows until it returns; may close the stream */
+    void (*on_drop)(
+        void *context,
+        const struct error *error); /* mandatory: failed or ended, once, never after stream_close */
 };
 
 /* Begins to connect and returns new. TCP_NODELAY, keepalive (30 s, 3 probes of 5 s) and TCP_USER_TIMEOUT (45 s) are set. */
