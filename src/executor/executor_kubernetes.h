@@ -1,0 +1,55 @@
+/*
+ * Runs each task as a Kubernetes Job in the tenant's namespace. The Job is the receipt: it carries
+ * the message, it is named after it, and whoever owns it reports it, this worker or, after its
+ * death, another one. Nothing of a running task is kept here but a few hundred bytes.
+ *
+ *   submit ─> render ─> POST ─ 201 ──────────────────────────> on_started     (the delivery can
+ *     be acknowledged)
+ *                        ├─── 409 AlreadyExists ─> GET, ours? ─> on_started, or on_finished
+ *                          JobNameConflict
+ *                        ├─── quota, busy, no answer ─> again, later
+ *                        └─── refused ─> on_finished FAILURE
+ *   watch of Jobs ─> finished ─> its pod's status ─> on_completed ─> forget ─> PATCH: reported,
+ *     TTL
+ *   Lease petiole-<instance id>, 15 s: Jobs of an owner whose Lease has run out are taken over by
+ *     a PATCH with resourceVersion.
+ */
+#ifndef PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_H
+#define PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_H
+
+#include "base/loop.h"
+#include "dispatch/registry.h"
+#include "executor/executor.h"
+#include "executor/kubeconfig.h"
+
+/* Strings are borrowed for the life of the executor. */
+struct executor_kubernetes_options {
+    const struct kubeconfig *kubeconfig; /* copied */
+    const char *namespace_name;
+    const char *instance_id;
+    const char *tenant;
+    /* rows with executor kubernetes: their templates are loaded, job_template_index is set */
+    struct registry *registry;
+    size_t max_jobs;      /* kubernetes_max_jobs */
+    int64_t result_ttl_s; /* kubernetes_result_ttl */
+    int64_t reserve_pods; /* kubernetes_quota_reserve: what is kept free of the quota's pods */
+};
+
+/* Returns new, or NULL: a template is wrong, or the credentials cannot be used. */
+struct executor *executor_kubernetes_new(struct loop *loop,
+                                         const struct executor_kubernetes_options *options,
+                                         const struct executor_events *events, void *context,
+                                         struct error *reterr);
+
+/* Tells whether the Job called `job_name` exists; `ok` false when that could not be found out.
+ * Copies the names. */
+void executor_kubernetes_check_receipt(struct executor *executor, struct bytes job_name,
+                                       void (*on_found)(void *context, bool ok, bool exists),
+                                       void *context);
+
+/* Unfinished Jobs of this worker: those whose pod runs, and those whose pod does not (yet). For
+ * metrics. */
+void executor_kubernetes_count(const struct executor *executor, size_t *ret_running,
+                               size_t *ret_pending);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Requests to the Kubernetes API server in one namespace: paths, credentials, and what an answer
+ * means for whoever asked. It does not repeat a request: the caller knows what is safe to say
+ * again, and is told when. Sources: k8s.io/apimachinery/pkg/api/errors, client-go/rest.
+ */
+#ifndef PETIOLE_EXECUTOR_KUBERNETES_API_H
+#define PETIOLE_EXECUTOR_KUBERNETES_API_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/http_client.h"
+#include "base/json.h"
+#include "base/loop.h"
+#include "executor/kubeconfig.h"
+
+struct kubernetes_api;
+struct kubernetes_call;
+
+/* What an answer means. */
+enum kubernetes_verdict {
+    KUBERNETES_DONE,      /* 2xx */
+    KUBERNETES_EXISTS,    /* 409 with reason AlreadyExists */
+    KUBERNETES_CONFLICT,  /* 409 of a changed resourceVersion */
+    KUBERNETES_NOT_FOUND, /* 404 of the object */
+    KUBERNETES_GONE,      /* 410: the resourceVersion is too old */
+    /* 403 "exceeded quota", 409 on a resourcequota, 500 "quota evaluation timed out" */
+    KUBERNETES_QUOTA,
+    KUBERNETES_BUSY,    /* passes by itself: 429, 5xx, 401 once, lost connections */
+    KUBERNETES_REFUSED, /* never passes: 400, 403, 404 of the namespace, 422 */
+};
+
+/* Borrowed until the callback returns. */
+struct kubernetes_answer {
+    enum kubernetes_verdict verdict;
+    int status;             /* HTTP; 0: no answer */
+    struct json body;       /* an object, or JSON_ABSENT */
+    const char *message;    /* the API's sentence, or why there was no answer; never NULL */
+    int64_t retry_after_ms; /* what the server asked for; -1: nothing */
+};
+
+typedef void(kubernetes_answer_fn)(void *context, const struct kubernetes_answer *answer);
+
+/* Returns new; copies what it needs of `kubeconfig`. Tokens from files are read again at most once
+ * a minute and after a 401. */
+struct kubernetes_api *kubernetes_api_new(struct loop *loop, const struct kubeconfig *kubeconfig,
+                                          const char *namespace_name, struct error *reterr);
+
+/* Cancels what is under way without callbacks. Leaves NULL; accepts NULL. */
+void kubernetes_api_free(struct kubernetes_api **api);
+
+/* The namespace that every path is in. */
+const char *kubernetes_api_namespace(const struct kubernetes_api *api);
+
+/* Sends one request. `resource` is what follows the namespace, with its group's root: "batch/v1
+ * jobs", "v1 pods", "coordination.k8s.io/v1 leases"; `name` one object (NULL: the collection);
+ * `query` what follows the "?" (NULL: nothing). `body` may be empty. PATCH is a merge patch.
+ * Everything is copied. The callback comes once, from the loop. */
+struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api, const char *method,
+                                            const char *resource, const char *name,
+                                            const char *query, struct bytes body,
+                                            kubernetes_answer_fn *on_answer, void *context);
+
+/* Ends a call without its callback; leaves NULL; accepts NULL. Valid until the callback. */
+void kubernetes_api_cancel(struct kubernetes_call **call);
+
+/* As kubernetes_api_call for a stream: `on_line` gets each line (at most `max_line_bytes`; a longer
+ * one ends the stream with BUSY), borrowed; then on_answer when it has ended. */
+struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api, const char *resource,
+                                              const char *name, const char *query,
+                                              size_t max_line_bytes,
+                                              void (*on_line)(void *context, struct bytes line),
+                                              kubernetes_answer_fn *on_answer, void *context);
+
+#endif
