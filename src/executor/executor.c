@@ -1,6 +1,6 @@
 #include "executor/executor.h"
 
-#include <math.h>
+#include <inttypes.h>
 
 #include "base/json.h"
 
@@ -56,8 +56,9 @@ void executor_timed_out(struct arena *arena, double limit_s, struct outcome *ret
     struct buffer message;
     buffer_init(&message, MAX_FRAME_BYTES);
     (void)buffer_append_byte(&message, '[');
-    if (fabs(limit_s) < MAX_EXACT_INTEGER && floor(limit_s) >= limit_s) {
-        (void)buffer_format(&message, "%.0f", limit_s);
+    int64_t whole_s = limit_s < MAX_EXACT_INTEGER ? (int64_t)limit_s : 0;
+    if ((double)whole_s >= limit_s) {
+        (void)buffer_format(&message, "%" PRId64, whole_s);
     } else {
         json_append_double(&message, limit_s);
     }
