@@ -13,14 +13,12 @@
 /* Fills `ret_options` from broker_url, broker_use_ssl, broker_connection_timeout,
  * broker_transport_options and the queues. Strings live as long as the settings; instance_id is
  * left to the caller. INVALID when there is no broker URL or something is wrong with it. */
-bool settings_redis_broker(const struct settings *settings,
-                           struct broker_redis_options *ret_options,
+bool settings_redis_broker(struct settings *settings, struct broker_redis_options *ret_options,
                            struct error *reterr) MUST_CHECK;
 
 /* Fills `ret_options` from result_backend, redis_*, result_backend_transport_options. NOT_FOUND
  * when no backend is set (or "disabled"): results are not stored. */
-bool settings_redis_backend(const struct settings *settings,
-                            struct result_redis_options *ret_options,
+bool settings_redis_backend(struct settings *settings, struct result_redis_options *ret_options,
                             struct error *reterr) MUST_CHECK;
 
 #endif
