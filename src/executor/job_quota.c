@@ -1,0 +1,148 @@
+#include "executor/job_quota.h"
+
+#include <math.h>
+#include <string.h>
+
+#define MILLI 1000
+
+struct suffix {
+    const char *text;
+    double factor;
+};
+
+/* The factor of a suffix; 0: there is no such one. */
+static double factor_of(struct bytes suffix)
+{
+    static const struct suffix suffixes[] = {
+        {"", 1},
+        {"n", 1e-9},
+        {"u", 1e-6},
+        {"m", 1e-3},
+        {"k", 1e3},
+        {"M", 1e6},
+        {"G", 1e9},
+        {"T", 1e12},
+        {"P", 1e15},
+        {"E", 1e18},
+        {"Ki", 1024},
+        {"Mi", 1048576},
+        {"Gi", 1073741824},
+        {"Ti", 1099511627776},
+        {"Pi", 1125899906842624},
+        {"Ei", 1152921504606846976},
+    };
+    for (size_t index = 0; index < ARRAY_LENGTH(suffixes); index++) {
+        if (bytes_equal_text(suffix, suffixes[index].text)) {
+            return suffixes[index].factor;
+        }
+    }
+    return 0;
+}
+
+bool job_quota_parse_milli(struct bytes text, int64_t *ret_milli)
+{
+    char number[64];
+    if (text.length == 0 || text.length >= sizeof(number)) {
+        return false;
+    }
+    memcpy(number, text.data, text.length);
+    number[text.length] = '\0';
+    size_t digits = strspn(number, "+-.0123456789");
+    /* An exponent is one only when digits follow: "1E" is an exa-something. */
+    if ((number[digits] | 0x20) == 'e' && number[digits + 1] != '\0'
+        && strspn(number + digits + 1, "+-0123456789") == strlen(number + digits + 1)) {
+        digits = strlen(number);
+    }
+    double factor = factor_of(bytes_skip(bytes_of(number, text.length), digits));
+    char *end = NULL;
+    double value = strtod(number, &end);
+    if (factor <= 0 || end != number + digits || digits == 0 || !isfinite(value)) {
+        return false;
+    }
+    double milli = ceil(value * factor * MILLI);
+    *ret_milli = milli >= (double)INT64_MAX   ? INT64_MAX
+                 : milli <= (double)INT64_MIN ? INT64_MIN
+                                              : (int64_t)milli;
+    return true;
+}
+
+static struct job_quota_left *find(struct job_quota *quota, const char *resource)
+{
+    for (size_t index = 0; index < quota->count; index++) {
+        if (strcmp(quota->left[index].resource, resource) == 0) {
+            return &quota->left[index];
+        }
+    }
+    return NULL;
+}
+
+static void limit(struct job_quota *quota, const char *resource, int64_t left_milli)
+{
+    struct job_quota_left *known = find(quota, resource);
+    if (known) {
+        known->left_milli = left_milli < known->left_milli ? left_milli : known->left_milli;
+    } else if (quota->count < JOB_QUOTA_MAX_RESOURCES) {
+        struct job_quota_left *left = &quota->left[quota->count++];
+        (void)snprintf(left->resource, sizeof(left->resource), "%s", resource);
+        left->left_milli = left_milli;
+    }
+}
+
+/* The member's quantity in thousandths; `otherwise` when there is none. */
+static int64_t quantity_of(struct json object, const char *key, int64_t otherwise)
+{
+    struct json value = json_get(object, key);
+    struct bytes text = value.text;
+    int64_t milli = otherwise;
+    if (value.type == JSON_STRING) {
+        text = bytes_of(text.data + 1, text.length - 2);
+    }
+    if (!json_is_null(value) && !job_quota_parse_milli(text, &milli)) {
+        return otherwise;
+    }
+    return milli;
+}
+
+void job_quota_add(struct job_quota *quota, struct json resource_quota)
+{
+    struct json status = json_get(resource_quota, "status");
+    struct json hard = json_get(status, "hard");
+    if (hard.type != JSON_OBJECT) {
+        hard = json_get(json_get(resource_quota, "spec"), "hard"); /* no status yet */
+    }
+    struct json used = json_get(status, "used");
+    struct json_walk walk = json_walk(hard);
+    struct bytes key;
+    struct json value;
+    while (json_next_member(&walk, &key, &value)) {
+        char resource[64];
+        if (key.length >= sizeof(resource)) {
+            continue;
+        }
+        memcpy(resource, key.data, key.length);
+        resource[key.length] = '\0';
+        limit(quota, resource, quantity_of(hard, resource, 0) - quantity_of(used, resource, 0));
+    }
+}
+
+size_t job_quota_fits(const struct job_quota *quota, job_quota_request_fn *request,
+                      const void *context, size_t uncounted, int64_t reserved_pods)
+{
+    size_t fits = JOB_QUOTA_UNLIMITED;
+    for (size_t index = 0; index < quota->count; index++) {
+        const struct job_quota_left *left = &quota->left[index];
+        bool is_pods =
+            strcmp(left->resource, "pods") == 0 || strcmp(left->resource, "count/pods") == 0;
+        int64_t asked_milli = is_pods ? MILLI : request(context, left->resource);
+        if (asked_milli <= 0) {
+            continue; /* a pod takes nothing of it */
+        }
+        int64_t left_milli = left->left_milli - (is_pods ? reserved_pods * MILLI : 0);
+        size_t pods = left_milli < asked_milli ? 0 : (size_t)(left_milli / asked_milli);
+        fits = pods < fits ? pods : fits;
+    }
+    if (fits == JOB_QUOTA_UNLIMITED) {
+        return fits;
+    }
+    return fits > uncounted ? fits - uncounted : 0;
+}
