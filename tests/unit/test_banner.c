@@ -34,8 +34,8 @@ static void test_look_of_celery(void **state)
                                   .queues = queues,
                                   .tasks = tasks};
     char *text = print(&banner);
-    assert_int_equal(
-        strncmp(text, " \n -------------- celery@box petiole 0.1.0\n--- ***** ----- \n", 61), 0);
+    assert_ptr_equal(
+        strstr(text, " \n -------------- celery@box petiole 0.1.0\n--- ***** ----- \n"), text);
     assert_non_null(strstr(text, "\n- ** ---------- [config]\n"));
     assert_non_null(strstr(text, "\n- ** ---------- .> transport:   redis://:**@h:6379/0\n"));
     assert_non_null(strstr(text, "\n- ** ---------- .> results:     disabled://\n"));
