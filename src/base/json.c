@@ -277,19 +277,19 @@ static enum json_type type_of(unsigned char first)
 {
     switch (first) {
     case '{':
-        return JSON_OBJECT;
+        return JSON_TYPE_OBJECT;
     case '[':
-        return JSON_ARRAY;
+        return JSON_TYPE_ARRAY;
     case '"':
-        return JSON_STRING;
+        return JSON_TYPE_STRING;
     case 't':
-        return JSON_TRUE;
+        return JSON_TYPE_TRUE;
     case 'f':
-        return JSON_FALSE;
+        return JSON_TYPE_FALSE;
     case 'n':
-        return JSON_NULL;
+        return JSON_TYPE_NULL;
     default:
-        return JSON_NUMBER;
+        return JSON_TYPE_NUMBER;
     }
 }
 
@@ -383,7 +383,7 @@ static const unsigned char *skip_value(const unsigned char *position, const unsi
 
 struct json_walk json_walk(struct json container)
 {
-    if (container.type != JSON_ARRAY && container.type != JSON_OBJECT) {
+    if (container.type != JSON_TYPE_ARRAY && container.type != JSON_TYPE_OBJECT) {
         return (struct json_walk){NULL, NULL};
     }
     return (struct json_walk){container.text.data + 1,
@@ -429,17 +429,17 @@ static bool key_is(struct bytes key, struct bytes name)
         return bytes_equal(key, name);
     }
     struct arena *arena = arena_new(key.length + 2);
-    struct json quoted = {JSON_STRING, bytes_of(key.data - 1, key.length + 2)};
+    struct json quoted = {JSON_TYPE_STRING, bytes_of(key.data - 1, key.length + 2)};
     struct bytes plain = {NULL, 0};
-    bool is_same = json_string(quoted, arena, &plain) && bytes_equal(plain, name);
+    bool is_same = json_text(quoted, arena, &plain) && bytes_equal(plain, name);
     arena_free(&arena);
     return is_same;
 }
 
 struct json json_get(struct json object, const char *key)
 {
-    struct json found = {JSON_ABSENT, {NULL, 0}};
-    if (object.type != JSON_OBJECT) {
+    struct json found = {JSON_TYPE_ABSENT, {NULL, 0}};
+    if (object.type != JSON_TYPE_OBJECT) {
         return found;
     }
     struct bytes name = bytes_from_text(key);
@@ -458,12 +458,12 @@ struct json json_at(struct json array, size_t index)
 {
     struct json_walk walk = json_walk(array);
     struct json element;
-    while (array.type == JSON_ARRAY && json_next_element(&walk, &element)) {
+    while (array.type == JSON_TYPE_ARRAY && json_next_element(&walk, &element)) {
         if (index-- == 0) {
             return element;
         }
     }
-    return (struct json){JSON_ABSENT, {NULL, 0}};
+    return (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
 }
 
 size_t json_count(struct json container)
@@ -474,7 +474,7 @@ size_t json_count(struct json container)
     while (json_next_element(&walk, &value)) {
         count++;
     }
-    return container.type == JSON_OBJECT ? count / 2 : count;
+    return container.type == JSON_TYPE_OBJECT ? count / 2 : count;
 }
 
 static unsigned read_hex4(const unsigned char *digits)
@@ -535,9 +535,9 @@ static unsigned read_escape(const unsigned char **position, const unsigned char 
     return 0xfffd;
 }
 
-bool json_string(struct json value, struct arena *arena, struct bytes *ret_text)
+bool json_text(struct json value, struct arena *arena, struct bytes *ret_text)
 {
-    if (value.type != JSON_STRING) {
+    if (value.type != JSON_TYPE_STRING) {
         return false;
     }
     struct bytes raw = bytes_of(value.text.data + 1, value.text.length - 2);
@@ -561,9 +561,9 @@ bool json_string(struct json value, struct arena *arena, struct bytes *ret_text)
     return true;
 }
 
-bool json_integer(struct json value, int64_t *ret_number)
+bool json_int64(struct json value, int64_t *ret_number)
 {
-    if (value.type != JSON_NUMBER) {
+    if (value.type != JSON_TYPE_NUMBER) {
         return false;
     }
     bool is_negative = value.text.data[0] == '-';
@@ -585,7 +585,7 @@ bool json_integer(struct json value, int64_t *ret_number)
 bool json_double(struct json value, double *ret_number)
 {
     char text[400];
-    if (value.type != JSON_NUMBER || value.text.length >= sizeof(text)) {
+    if (value.type != JSON_TYPE_NUMBER || value.text.length >= sizeof(text)) {
         return false;
     }
     memcpy(text, value.text.data, value.text.length);

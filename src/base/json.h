@@ -2,7 +2,8 @@
  * JSON as views. json_parse checks a whole text once; from then on a `struct json` is a type and
  * the view of its text, and members are found by skipping, without building a tree or copying. That
  * is what the hot path needs: it reads a dozen members of an envelope and passes the rest through
- * untouched. Trees (jansson) are for what somebody changes: Job templates.
+ * untouched. Trees (jansson) are for what somebody changes: Job templates. A file may use both, so
+ * no name here is one of jansson's.
  *
  * Dialect: RFC 8259 as Python's json reads it: NaN, Infinity and -Infinity are numbers
  * (kombu/utils/json.py). Text must be UTF-8. Nesting is limited to JSON_MAX_DEPTH.
@@ -20,14 +21,14 @@
 #define JSON_MAX_DEPTH 200
 
 enum json_type {
-    JSON_ABSENT, /* no such member; the zero value of struct json */
-    JSON_NULL,
-    JSON_FALSE,
-    JSON_TRUE,
-    JSON_NUMBER,
-    JSON_STRING,
-    JSON_ARRAY,
-    JSON_OBJECT,
+    JSON_TYPE_ABSENT, /* no such member; the zero value of struct json */
+    JSON_TYPE_NULL,
+    JSON_TYPE_FALSE,
+    JSON_TYPE_TRUE,
+    JSON_TYPE_NUMBER,
+    JSON_TYPE_STRING,
+    JSON_TYPE_ARRAY,
+    JSON_TYPE_OBJECT,
 };
 
 struct json {
@@ -58,27 +59,27 @@ bool json_next_element(struct json_walk *walk, struct json *ret_value);
  * at the end. */
 bool json_next_member(struct json_walk *walk, struct bytes *ret_key, struct json *ret_value);
 
-/* The last member called `key` (as Python's json keeps it), or a value of type JSON_ABSENT when
+/* The last member called `key` (as Python's json keeps it), or a value of type JSON_TYPE_ABSENT when
  * there is none or `object` is none. Keys written with escapes are found too. */
 struct json json_get(struct json object, const char *key);
 
-/* Element number `index`, or JSON_ABSENT. */
+/* Element number `index`, or JSON_TYPE_ABSENT. */
 struct json json_at(struct json array, size_t index);
 
 size_t json_count(struct json container);
 
-/* True for JSON_ABSENT and JSON_NULL. */
-static inline bool json_is_null(struct json value)
+/* True for JSON_TYPE_ABSENT and JSON_TYPE_NULL. */
+static inline bool json_is_unset(struct json value)
 {
-    return value.type <= JSON_NULL;
+    return value.type <= JSON_TYPE_NULL;
 }
 
 /* The text of a string: a view into the parsed text when nothing is escaped, else a copy in
  * `arena`. A lone surrogate becomes U+FFFD. False when it is no string. */
-bool json_string(struct json value, struct arena *arena, struct bytes *ret_text) MUST_CHECK;
+bool json_text(struct json value, struct arena *arena, struct bytes *ret_text) MUST_CHECK;
 
 /* A number without fraction or exponent that fits; false otherwise. */
-bool json_integer(struct json value, int64_t *ret_number) MUST_CHECK;
+bool json_int64(struct json value, int64_t *ret_number) MUST_CHECK;
 
 /* Any finite number; false otherwise. */
 bool json_double(struct json value, double *ret_number) MUST_CHECK;
@@ -92,8 +93,8 @@ void json_append_string(struct buffer *buffer, struct bytes text);
 /* Appends a number as Python's repr of a float: shortest digits that read back the same. */
 void json_append_double(struct buffer *buffer, double number);
 
-/* Appends `value` again in the form of json.dumps: ", " and ": ", strings as above, numbers as
- * written. */
+/* Appends `value` again as json.loads and json.dumps would: ", " and ": ", strings as above, whole
+ * numbers as written, others as json_append_double does. */
 void json_append_dumps(struct buffer *buffer, struct json value);
 
 #endif

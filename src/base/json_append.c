@@ -32,7 +32,8 @@ static unsigned decode_utf8(const unsigned char *text, size_t available, size_t 
     return point;
 }
 
-static void append_escape(struct buffer *buffer, unsigned point)
+/* The character `point` as json.dumps escapes it, or itself when it is printable ASCII. */
+static void append_point(struct buffer *buffer, unsigned point)
 {
     static const char named[] = "\"\\\b\f\n\r\t";
     static const char letters[] = "\"\\bfnrt";
@@ -40,6 +41,8 @@ static void append_escape(struct buffer *buffer, unsigned point)
     if (hit) {
         (void)buffer_append_byte(buffer, '\\');
         (void)buffer_append_byte(buffer, letters[hit - named]);
+    } else if (point >= 0x20 && point < 0x7f) {
+        (void)buffer_append_byte(buffer, (char)point);
     } else if (point >= 0x10000) {
         unsigned rest = point - 0x10000;
         (void)buffer_format(buffer, "\\u%04x\\u%04x", 0xd800 + (rest >> 10),
@@ -49,31 +52,35 @@ static void append_escape(struct buffer *buffer, unsigned point)
     }
 }
 
+/* How many bytes at the start of `text` go into a JSON string as they are. */
+static size_t count_plain(struct bytes text)
+{
+    size_t count = 0;
+    while (count < text.length && text.data[count] >= 0x20 && text.data[count] < 0x7f
+           && text.data[count] != '"' && text.data[count] != '\\') {
+        count++;
+    }
+    return count;
+}
+
+/* Appends the first character of `text` escaped; returns its length. */
+static size_t append_character(struct buffer *buffer, struct bytes text)
+{
+    size_t length = 1;
+    append_point(buffer, decode_utf8((const unsigned char *)text.data, text.length, &length));
+    return length;
+}
+
 void json_append_string(struct buffer *buffer, struct bytes text)
 {
     (void)buffer_append_byte(buffer, '"');
-    size_t plain_start = 0;
-    size_t index = 0;
-    while (index < text.length) {
-        unsigned char byte = (unsigned char)text.data[index];
-        if (byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\') {
-            index++;
-            continue;
+    while (text.length > 0) {
+        size_t plain = count_plain(text);
+        (void)buffer_append(buffer, bytes_of(text.data, plain));
+        text = bytes_skip(text, plain);
+        if (text.length > 0) {
+            text = bytes_skip(text, append_character(buffer, text));
         }
-        (void)buffer_append(buffer, bytes_of(text.data + plain_start, index - plain_start));
-        size_t length = 1;
-        unsigned point =
-            decode_utf8((const unsigned char *)text.data + index, text.length - index, &length);
-        if (point == 0x7f) {
-            (void)buffer_append_byte(buffer, 0x7f); /* json.dumps leaves DEL as it is */
-        } else {
-            append_escape(buffer, point);
-        }
-        index += length;
-        plain_start = index;
-    }
-    if (text.length > plain_start) {
-        (void)buffer_append(buffer, bytes_of(text.data + plain_start, text.length - plain_start));
     }
     (void)buffer_append_byte(buffer, '"');
 }
@@ -144,30 +151,76 @@ void json_append_double(struct buffer *buffer, double number)
     append_repr(buffer, text);
 }
 
-static void append_scalar(struct buffer *buffer, struct json value)
+/* Appends the escape at the start of `text` as json.dumps writes it; returns its length. Half a
+ * surrogate pair stays what it is, as in Python. */
+static size_t append_unescaped(struct buffer *buffer, struct bytes text)
 {
-    if (value.type != JSON_STRING) {
-        (void)buffer_append(buffer, value.text);
+    if (text.data[1] == 'u') {
+        char digits[5] = {text.data[2], text.data[3], text.data[4], text.data[5], '\0'};
+        append_point(buffer, (unsigned)strtoul(digits, NULL, 16));
+        return 6;
+    }
+    if (text.data[1] == '/') {
+        (void)buffer_append_byte(buffer, '/');
+    } else {
+        (void)buffer_append(buffer, bytes_of(text.data, 2));
+    }
+    return 2;
+}
+
+/* A string as somebody wrote it, which json_parse has checked. */
+static void append_rewritten(struct buffer *buffer, struct bytes quoted)
+{
+    struct bytes text = bytes_of(quoted.data + 1, quoted.length - 2);
+    (void)buffer_append_byte(buffer, '"');
+    while (text.length > 0) {
+        size_t plain = count_plain(text);
+        (void)buffer_append(buffer, bytes_of(text.data, plain));
+        text = bytes_skip(text, plain);
+        if (text.length > 0) {
+            text = bytes_skip(text, text.data[0] == '\\' ? append_unescaped(buffer, text)
+                                                         : append_character(buffer, text));
+        }
+    }
+    (void)buffer_append_byte(buffer, '"');
+}
+
+/* Python reads a number with a point or an exponent as a float, and writes its repr. */
+static void append_number(struct buffer *buffer, struct bytes text)
+{
+    bool is_float = false;
+    bool is_word = false;
+    for (size_t index = 0; index < text.length; index++) {
+        is_float = is_float || memchr(".eE", text.data[index], 3);
+        is_word = is_word || memchr("NI", text.data[index], 2);
+    }
+    if (!is_float || is_word) {
+        (void)buffer_append(buffer, bytes_equal(text, BYTES("-0")) ? BYTES("0") : text);
         return;
     }
-    struct arena *arena = NULL;
-    struct bytes plain = bytes_of(value.text.data + 1, value.text.length - 2);
-    if (bytes_find(plain, '\\') != plain.length) {
-        arena = arena_new(plain.length + 1);
-        (void)!json_string(value, arena, &plain);
+    char *number CLEANUP(memory_free_at) = memory_text(text);
+    json_append_double(buffer, strtod(number, NULL));
+}
+
+static void append_scalar(struct buffer *buffer, struct json value)
+{
+    if (value.type == JSON_TYPE_STRING) {
+        append_rewritten(buffer, value.text);
+    } else if (value.type == JSON_TYPE_NUMBER) {
+        append_number(buffer, value.text);
+    } else {
+        (void)buffer_append(buffer, value.text);
     }
-    json_append_string(buffer, plain);
-    arena_free(&arena);
 }
 
 void json_append_dumps(struct buffer *buffer, struct json value)
 {
-    if (value.type != JSON_ARRAY && value.type != JSON_OBJECT) {
+    if (value.type != JSON_TYPE_ARRAY && value.type != JSON_TYPE_OBJECT) {
         append_scalar(buffer, value);
         return;
     }
     /* Recursion is bounded: json_parse refuses more than JSON_MAX_DEPTH levels. */
-    bool is_object = value.type == JSON_OBJECT;
+    bool is_object = value.type == JSON_TYPE_OBJECT;
     (void)buffer_append_byte(buffer, is_object ? '{' : '[');
     struct json_walk walk = json_walk(value);
     struct json item;

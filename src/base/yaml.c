@@ -261,7 +261,8 @@ static bool read_file(FILE *file, const char *path, struct buffer *buffer, struc
         }
     }
     if (ferror(file)) {
-        return error_set(reterr, ERROR_INVALID, "%s: cannot be read: %s", path, strerrordesc_np(errno));
+        return error_set(reterr, ERROR_INVALID, "%s: cannot be read: %s", path,
+                         strerrordesc_np(errno));
     }
     return true;
 }
@@ -354,7 +355,8 @@ bool yaml_bool(const struct yaml *node, bool *ret_value)
     return true;
 }
 
-/* Whether `text` holds nothing but what a decimal number is made of: no hex, no "inf", no blanks. */
+/* Whether `text` holds nothing but what a decimal number is made of: no hex, no "inf", no
+ * blanks. */
 static bool has_number_letters(const char *text, const char *letters)
 {
     return text[0] != '\0' && strspn(text, letters) == strlen(text);

@@ -40,8 +40,8 @@ struct delivery {
     bool is_settled;           /* broker_settle was called */
     struct bytes tag;          /* names the delivery at the server, while it is unsettled */
     struct bytes queue;        /* where it was taken from, without prefix or priority suffix */
-    struct json headers;       /* an object, or JSON_ABSENT when it was none */
-    struct json properties;    /* an object; JSON_ABSENT when it was none */
+    struct json headers;       /* an object, or JSON_TYPE_ABSENT when it was none */
+    struct json properties;    /* an object; JSON_TYPE_ABSENT when it was none */
     struct bytes content_type; /* empty: null or missing */
     struct bytes content_encoding;
     /* transport encoding removed (base64), still compressed when headers say so */

@@ -12,28 +12,33 @@
 #include "base/redis_url.h"
 #include "broker/broker.h"
 
-enum broker_redis_order { BROKER_REDIS_ROUND_ROBIN, BROKER_REDIS_PRIORITY, BROKER_REDIS_SORTED };
+enum broker_redis_order {
+    BROKER_REDIS_ROUND_ROBIN,
+    BROKER_REDIS_PRIORITY,
+    BROKER_REDIS_SORTED
+};
 
 /* broker_transport_options and the rest; copied by broker_redis_new. Zeroed members mean Kombu's defaults. */
 struct broker_redis_options {
     struct redis_url url;
-    const char *instance_id;        /* head of the delivery tags; also in CLIENT SETNAME */
-    const char *const *queues;      /* names to consume */
+    const char *instance_id;   /* head of the delivery tags; also in CLIENT SETNAME */
+    const char *const *queues; /* names to consume */
     size_t queue_count;
-    enum broker_redis_order order;  /* queue_order_strategy */
-    const int *priority_steps;      /* NULL: 0 3 6 9 */
+    enum broker_redis_order order; /* queue_order_strategy */
+    const int *priority_steps;     /* NULL: 0 3 6 9 */
     size_t priority_step_count;
-    const char *separator;          /* sep; NULL: "\x06\x16" */
-    const char *global_keyprefix;   /* NULL: "" */
-    const char *unacked_key;        /* NULL: unacked */
-    const char *unacked_index_key;  /* NULL: unacked_index */
-    const char *unacked_mutex_key;  /* NULL: unacked_mutex */
-    int64_t unacked_mutex_expire_ms;   /* 0: 300,000 */
-    int64_t visibility_timeout_ms;     /* 0: 3,600,000 */
-    int64_t restore_interval_ms;       /* how often expired deliveries are looked for; 0: 100,000 (unacked_restore_interval x throttle) or a
+    const char *separator;           /* sep; NULL: "\x06\x16" */
+    const char *global_keyprefix;    /* NULL: "" */
+    const char *unacked_key;         /* NULL: unacked */
+    const char *unacked_index_key;   /* NULL: unacked_index */
+    const char *unacked_mutex_key;   /* NULL: unacked_mutex */
+    int64_t unacked_mutex_expire_ms; /* 0: 300,000 */
+    int64_t visibility_timeout_ms;   /* 0: 3,600,000 */
+    int64_t
+        restore_interval_ms; /* how often expired deliveries are looked for; 0: 100,000 (unacked_restore_interval x throttle) or a
                                         * third of the visibility timeout when that is shorter, never under 500 */
-    size_t max_batch;                  /* messages per pop; 0: 512 */
-    size_t max_rejected;               /* length of petiole:rejected:<queue>; 0: 1000 */
+    size_t max_batch;        /* messages per pop; 0: 512 */
+    size_t max_rejected;     /* length of petiole:rejected:<queue>; 0: 1000 */
 };
 
 /* Returns new. Nothing is connected before ops->start. */

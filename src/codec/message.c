@@ -25,7 +25,7 @@ static enum message_fault refuse(enum message_fault fault, struct error *reterr,
 static struct bytes text_of(struct json object, const char *key, struct arena *arena)
 {
     struct bytes text = {NULL, 0};
-    (void)!json_string(json_get(object, key), arena, &text);
+    (void)!json_text(json_get(object, key), arena, &text);
     return text;
 }
 
@@ -33,15 +33,15 @@ static struct bytes text_of(struct json object, const char *key, struct arena *a
 static bool read_time_limits(struct json limits, struct message *message)
 {
     double *const targets[] = {&message->hard_limit_s, &message->soft_limit_s};
-    if (json_is_null(limits)) {
+    if (json_is_unset(limits)) {
         return true;
     }
-    if (limits.type != JSON_ARRAY) {
+    if (limits.type != JSON_TYPE_ARRAY) {
         return false;
     }
     for (size_t index = 0; index < ARRAY_LENGTH(targets); index++) {
         struct json limit = json_at(limits, index);
-        if (!json_is_null(limit) && (!json_double(limit, targets[index]) || *targets[index] < 0)) {
+        if (!json_is_unset(limit) && (!json_double(limit, targets[index]) || *targets[index] < 0)) {
             return false;
         }
     }
@@ -51,10 +51,10 @@ static bool read_time_limits(struct json limits, struct message *message)
 /* A time member: absent and null are fine; a number is not accepted (reference: isoparse). */
 static bool read_time(struct json value, struct arena *arena, struct bytes *text, double *wall_s)
 {
-    if (json_is_null(value)) {
+    if (json_is_unset(value)) {
         return true;
     }
-    return json_string(value, arena, text) && iso8601_parse(*text, wall_s);
+    return json_text(value, arena, text) && iso8601_parse(*text, wall_s);
 }
 
 static enum message_fault refuse_time(const char *which, struct json value, struct error *reterr)
@@ -66,14 +66,14 @@ static enum message_fault refuse_time(const char *which, struct json value, stru
 
 static bool read_count(struct json value, int64_t *ret_count)
 {
-    return json_is_null(value) || (json_integer(value, ret_count) && *ret_count >= 0);
+    return json_is_unset(value) || (json_int64(value, ret_count) && *ret_count >= 0);
 }
 
 static enum message_flag read_flag(struct json value)
 {
-    return value.type == JSON_TRUE    ? MESSAGE_YES
-           : value.type == JSON_FALSE ? MESSAGE_NO
-                                      : MESSAGE_UNSET;
+    return value.type == JSON_TYPE_TRUE    ? MESSAGE_YES
+           : value.type == JSON_TYPE_FALSE ? MESSAGE_NO
+                                           : MESSAGE_UNSET;
 }
 
 /* Members that only name things: wrong types count as absent. */
@@ -96,11 +96,11 @@ enum message_fault message_read_headers(struct arena *arena, struct message *mes
                                         struct error *reterr)
 {
     struct json headers = message->headers;
-    if (!json_string(json_get(headers, "task"), arena, &message->task) || message->task.length == 0
+    if (!json_text(json_get(headers, "task"), arena, &message->task) || message->task.length == 0
         || message->task.length > MAX_NAME_BYTES) {
         return refuse(MESSAGE_UNKNOWN, reterr, "the task header is not a task's name");
     }
-    if (!json_string(json_get(headers, "id"), arena, &message->id) || message->id.length == 0
+    if (!json_text(json_get(headers, "id"), arena, &message->id) || message->id.length == 0
         || message->id.length > MAX_ID_BYTES) {
         return refuse(MESSAGE_INVALID, reterr, "the id header is missing or not a task id");
     }
@@ -145,7 +145,7 @@ enum message_fault message_read(const struct delivery *delivery, const struct me
     struct message message = {.protocol = 2};
     read_delivery(delivery, &message);
     enum message_fault fault = MESSAGE_UNKNOWN;
-    if (json_get(delivery->headers, "task").type != JSON_ABSENT) {
+    if (json_get(delivery->headers, "task").type != JSON_TYPE_ABSENT) {
         fault = message_read_headers(delivery->arena, &message, reterr);
     } else {
         message.protocol = 1;

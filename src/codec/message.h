@@ -66,9 +66,9 @@ struct message {
     struct bytes content_type;
     struct bytes content_encoding;
     struct bytes body; /* decompressed, serialized; set by message_open_body */
-    struct json args;  /* set by message_open_body for JSON bodies; JSON_ABSENT before */
+    struct json args;  /* set by message_open_body for JSON bodies; JSON_TYPE_ABSENT before */
     struct json kwargs;
-    struct json callbacks; /* of embed; JSON_ABSENT or JSON_NULL when none */
+    struct json callbacks; /* of embed; JSON_TYPE_ABSENT or JSON_TYPE_NULL when none */
     struct json errbacks;
     struct json chain;
     struct json chord;

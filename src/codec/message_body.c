@@ -110,7 +110,7 @@ static bool decompress(const struct delivery *delivery, size_t max_bytes, struct
 {
     struct json header = json_get(delivery->headers, "compression");
     struct bytes method = {NULL, 0};
-    if (json_is_null(header)) {
+    if (json_is_unset(header)) {
         if (delivery->body.length > max_bytes) {
             return error_set(reterr, ERROR_TOO_LARGE, "the body has more than %zu bytes",
                              max_bytes);
@@ -118,7 +118,7 @@ static bool decompress(const struct delivery *delivery, size_t max_bytes, struct
         *ret_plain = delivery->body;
         return true;
     }
-    if (!json_string(header, delivery->arena, &method)) {
+    if (!json_text(header, delivery->arena, &method)) {
         return error_set(reterr, ERROR_INVALID, "the compression header is not a string");
     }
     if (bytes_equal(method, BYTES("application/x-gzip")) || bytes_equal(method, BYTES("gzip"))
@@ -142,10 +142,10 @@ static void read_embed(struct json embed, struct message *message)
 
 static enum message_fault check_arguments(const struct message *message, struct error *reterr)
 {
-    if (message->args.type != JSON_ARRAY) {
+    if (message->args.type != JSON_TYPE_ARRAY) {
         return refuse(MESSAGE_INVALID, reterr, "Task arguments must be a list");
     }
-    if (message->kwargs.type != JSON_OBJECT) {
+    if (message->kwargs.type != JSON_TYPE_OBJECT) {
         return refuse(MESSAGE_INVALID, reterr, "Task keyword arguments must be a mapping");
     }
     return MESSAGE_FINE;
@@ -154,11 +154,11 @@ static enum message_fault check_arguments(const struct message *message, struct 
 /* `value`, or `otherwise` when it is absent or null. */
 static struct json or_default(struct json value, struct json otherwise)
 {
-    return json_is_null(value) ? otherwise : value;
+    return json_is_unset(value) ? otherwise : value;
 }
 
-static const struct json empty_list = {JSON_ARRAY, {"[]", 2}};
-static const struct json empty_object = {JSON_OBJECT, {"{}", 2}};
+static const struct json empty_list = {JSON_TYPE_ARRAY, {"[]", 2}};
+static const struct json empty_object = {JSON_TYPE_OBJECT, {"{}", 2}};
 
 enum message_fault message_body_parse(struct bytes body, struct message *message,
                                       struct error *reterr)
@@ -168,7 +168,7 @@ enum message_fault message_body_parse(struct bytes body, struct message *message
         return MESSAGE_UNDECODABLE;
     }
     message->body = body;
-    if (value.type == JSON_OBJECT && json_get(value, "args").type != JSON_ABSENT) {
+    if (value.type == JSON_TYPE_OBJECT && json_get(value, "args").type != JSON_TYPE_ABSENT) {
         /* Protocol 2 headers over a body in the form of protocol 1 (celery/worker/strategy.py:
          * hybrid_to_proto2). */
         message->args = or_default(json_get(value, "args"), empty_list);
@@ -176,12 +176,12 @@ enum message_fault message_body_parse(struct bytes body, struct message *message
         read_embed(value, message);
         return check_arguments(message, reterr);
     }
-    if (value.type != JSON_ARRAY || json_count(value) != 3) {
+    if (value.type != JSON_TYPE_ARRAY || json_count(value) != 3) {
         return refuse(MESSAGE_INVALID, reterr,
                       "the body is not a list of arguments, keyword arguments and options");
     }
     struct json embed = json_at(value, 2);
-    if (!json_is_null(embed) && embed.type != JSON_OBJECT) {
+    if (!json_is_unset(embed) && embed.type != JSON_TYPE_OBJECT) {
         return refuse(MESSAGE_INVALID, reterr, "the third item of the body is not a mapping");
     }
     message->args = json_at(value, 0);
@@ -208,7 +208,7 @@ static void append_member(struct buffer *out, const char *separator, const char 
                           struct json value)
 {
     (void)buffer_format(out, "%s\"%s\": ", separator, key);
-    (void)buffer_append(out, json_is_null(value) ? BYTES("null") : value.text);
+    (void)buffer_append(out, json_is_unset(value) ? BYTES("null") : value.text);
 }
 
 static void append_headers(struct buffer *out, struct json old)
@@ -221,7 +221,8 @@ static void append_headers(struct buffer *out, struct json old)
         append_member(out, ", ", copied[index], json_get(old, copied[index]));
     }
     struct json group = json_get(old, "taskset");
-    append_member(out, ", ", "group", group.type == JSON_ABSENT ? json_get(old, "group") : group);
+    append_member(out, ", ", "group",
+                  group.type == JSON_TYPE_ABSENT ? json_get(old, "group") : group);
     (void)buffer_append_byte(out, '}');
 }
 
@@ -254,7 +255,7 @@ enum message_fault message_body_read_protocol1(const struct delivery *delivery,
     if (!json_parse(plain, &old, reterr)) {
         return MESSAGE_UNDECODABLE;
     }
-    if (json_get(old, "task").type != JSON_STRING) {
+    if (json_get(old, "task").type != JSON_TYPE_STRING) {
         return refuse(MESSAGE_UNKNOWN, reterr, "neither headers nor body name a task");
     }
     struct buffer out;

@@ -8,7 +8,7 @@
 static void append_object(struct buffer *buffer, const char *key, struct json object)
 {
     (void)buffer_format(buffer, ", \"%s\": ", key);
-    (void)buffer_append(buffer, object.type == JSON_OBJECT ? object.text : BYTES("{}"));
+    (void)buffer_append(buffer, object.type == JSON_TYPE_OBJECT ? object.text : BYTES("{}"));
 }
 
 static void append_text(struct buffer *buffer, const char *key, struct bytes text)
@@ -48,19 +48,19 @@ static bool read_envelope(struct json record, struct arena *arena, struct messag
     };
 
     for (size_t index = 0; index < ARRAY_LENGTH(texts); index++) {
-        if (!json_string(json_get(record, texts[index].key), arena, texts[index].target)) {
+        if (!json_text(json_get(record, texts[index].key), arena, texts[index].target)) {
             return false;
         }
     }
     message->headers = json_get(record, "headers");
     message->properties = json_get(record, "properties");
-    (void)!json_string(json_get(message->properties, "reply_to"), arena, &message->reply_to);
-    (void)!json_string(json_get(message->properties, "correlation_id"), arena,
-                       &message->correlation_id);
-    (void)!json_integer(json_get(record, "priority"), &message->priority);
-    message->redelivered = json_get(record, "redelivered").type == JSON_TRUE;
+    (void)!json_text(json_get(message->properties, "reply_to"), arena, &message->reply_to);
+    (void)!json_text(json_get(message->properties, "correlation_id"), arena,
+                     &message->correlation_id);
+    (void)!json_int64(json_get(record, "priority"), &message->priority);
+    message->redelivered = json_get(record, "redelivered").type == JSON_TYPE_TRUE;
     struct bytes encoded;
-    return json_string(json_get(record, "body"), arena, &encoded)
+    return json_text(json_get(record, "body"), arena, &encoded)
            && base64_decode(encoded, arena, ret_body);
 }
 
@@ -74,7 +74,7 @@ bool message_record_read(struct bytes record, struct arena *arena, struct messag
     if (!json_parse(record, &value, reterr)) {
         return error_wrap(reterr, "the message that the Job carries");
     }
-    if (!json_integer(json_get(value, "v"), &version) || version != RECORD_VERSION) {
+    if (!json_int64(json_get(value, "v"), &version) || version != RECORD_VERSION) {
         return error_set(reterr, ERROR_UNSUPPORTED,
                          "the message that the Job carries is not of version %d", RECORD_VERSION);
     }

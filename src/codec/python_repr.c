@@ -25,7 +25,7 @@ static void append_string(struct buffer *buffer, struct json value)
 {
     struct arena *arena = arena_new(value.text.length + 1);
     struct bytes text = {NULL, 0};
-    (void)!json_string(value, arena, &text);
+    (void)!json_text(value, arena, &text);
     python_repr_append_text(buffer, text);
     arena_free(&arena);
 }
@@ -33,22 +33,22 @@ static void append_string(struct buffer *buffer, struct json value)
 static void append_scalar(struct buffer *buffer, struct json value)
 {
     switch (value.type) {
-    case JSON_STRING:
+    case JSON_TYPE_STRING:
         append_string(buffer, value);
         break;
-    case JSON_TRUE:
+    case JSON_TYPE_TRUE:
         (void)buffer_append_text(buffer, "True");
         break;
-    case JSON_FALSE:
+    case JSON_TYPE_FALSE:
         (void)buffer_append_text(buffer, "False");
         break;
-    case JSON_NUMBER:
+    case JSON_TYPE_NUMBER:
         (void)buffer_append(buffer, value.text);
         break;
-    case JSON_ABSENT:
-    case JSON_NULL:
-    case JSON_ARRAY:
-    case JSON_OBJECT:
+    case JSON_TYPE_ABSENT:
+    case JSON_TYPE_NULL:
+    case JSON_TYPE_ARRAY:
+    case JSON_TYPE_OBJECT:
     default:
         (void)buffer_append_text(buffer, "None");
         break;
@@ -58,11 +58,11 @@ static void append_scalar(struct buffer *buffer, struct json value)
 /* Depth is bounded by json_parse; the length by the buffer, which overflows and is cut. */
 static void append_value(struct buffer *buffer, struct json value)
 {
-    if (buffer->overflowed || (value.type != JSON_ARRAY && value.type != JSON_OBJECT)) {
+    if (buffer->overflowed || (value.type != JSON_TYPE_ARRAY && value.type != JSON_TYPE_OBJECT)) {
         append_scalar(buffer, value);
         return;
     }
-    bool is_object = value.type == JSON_OBJECT;
+    bool is_object = value.type == JSON_TYPE_OBJECT;
     (void)buffer_append_byte(buffer, is_object ? '{' : '[');
     struct json_walk walk = json_walk(value);
     struct json item;

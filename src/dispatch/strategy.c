@@ -5,7 +5,7 @@
 /* Whether a member of embed asks for something: absent, null and empty do not. */
 static bool asks_for(struct json member)
 {
-    return !json_is_null(member) && (member.type != JSON_ARRAY || json_count(member) > 0);
+    return !json_is_unset(member) && (member.type != JSON_TYPE_ARRAY || json_count(member) > 0);
 }
 
 /* What a message asks to happen afterwards that this worker cannot do; NULL: nothing. */

@@ -7,12 +7,12 @@
 static struct json value_at(const struct message *message, const char *path)
 {
     struct bytes rest = bytes_from_text(path);
-    struct json value = {JSON_ABSENT, {NULL, 0}};
+    struct json value = {JSON_TYPE_ABSENT, {NULL, 0}};
     for (bool is_root = true; rest.length > 0; is_root = false) {
         size_t length = bytes_find(rest, '.');
         char name[128];
         if (length >= sizeof(name)) {
-            return (struct json){JSON_ABSENT, {NULL, 0}};
+            return (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
         }
         memcpy(name, rest.data, length);
         name[length] = '\0';
@@ -21,7 +21,7 @@ static struct json value_at(const struct message *message, const char *path)
             value = strcmp(name, "kwargs") == 0 ? message->kwargs
                     : strcmp(name, "args") == 0 ? message->args
                                                 : json_get(message->headers, name);
-        } else if (value.type == JSON_ARRAY) {
+        } else if (value.type == JSON_TYPE_ARRAY) {
             value = json_at(value, (size_t)strtoul(name, NULL, 10));
         } else {
             value = json_get(value, name);
@@ -44,7 +44,7 @@ static bool refuse(const struct message *message, const char *field, struct json
  * spells. */
 static bool is_tenant(struct json value, const char *tenant)
 {
-    return value.type == JSON_STRING
+    return value.type == JSON_TYPE_STRING
            && bytes_equal_text(bytes_of(value.text.data + 1, value.text.length - 2), tenant);
 }
 
@@ -52,10 +52,10 @@ static bool is_tenant(struct json value, const char *tenant)
 static bool check_field(const struct strategy_rules *rules, const struct message *message,
                         const char *field, struct json value, struct error *reterr)
 {
-    if (json_is_null(value) || is_tenant(value, rules->tenant)) {
+    if (json_is_unset(value) || is_tenant(value, rules->tenant)) {
         return true;
     }
-    if (value.type != JSON_STRING) {
+    if (value.type != JSON_TYPE_STRING) {
         return refuse(message, field, value, "which is not a tenant's name in a string", reterr);
     }
     char what[256];
@@ -75,7 +75,7 @@ bool tenancy_check(const struct strategy_rules *rules, const struct request *req
         || !check_field(rules, message, header_field, in_header, reterr)) {
         return false;
     }
-    bool is_named = !json_is_null(in_path) || !json_is_null(in_header);
+    bool is_named = !json_is_unset(in_path) || !json_is_unset(in_header);
     if (is_named || !request->delivery
         || bytes_equal_text(request->delivery->queue, rules->tenant)) {
         return true;

@@ -149,10 +149,10 @@ static struct petiole_text copy_text(char **position, struct bytes text)
 static struct petiole_json copy_json(char **position, struct json value, enum json_type type)
 {
     if (value.type != type) {
-        value.text = type == JSON_ARRAY ? BYTES("[]") : BYTES("{}");
+        value.text = type == JSON_TYPE_ARRAY ? BYTES("[]") : BYTES("{}");
     }
     return (struct petiole_json){
-        type == JSON_ARRAY ? PETIOLE_JSON_ARRAY : PETIOLE_JSON_OBJECT,
+        type == JSON_TYPE_ARRAY ? PETIOLE_JSON_ARRAY : PETIOLE_JSON_OBJECT,
         copy_text(position, value.text),
     };
 }
@@ -164,8 +164,8 @@ static void fill_call(struct native_run *run, const struct message *message, con
     call->task_name = copy_text(&position, message->task);
     call->task_id = copy_text(&position, message->id);
     call->hostname = copy_text(&position, bytes_from_text(hostname));
-    call->args = copy_json(&position, message->args, JSON_ARRAY);
-    call->kwargs = copy_json(&position, message->kwargs, JSON_OBJECT);
+    call->args = copy_json(&position, message->args, JSON_TYPE_ARRAY);
+    call->kwargs = copy_json(&position, message->kwargs, JSON_TYPE_OBJECT);
     call->retries = message->retries;
     plugin_host_init(&run->call, &run_runner, run);
 }

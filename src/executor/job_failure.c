@@ -12,7 +12,7 @@
 static struct bytes text_of(struct json object, const char *key, struct arena *arena)
 {
     struct bytes text = {NULL, 0};
-    (void)!json_string(json_get(object, key), arena, &text);
+    (void)!json_text(json_get(object, key), arena, &text);
     return text;
 }
 
@@ -43,8 +43,8 @@ static void read_terminated(struct json terminated, struct arena *arena, struct 
 {
     pod->state = JOB_POD_ENDED;
     pod->exit_code = 0;
-    (void)!json_integer(json_get(terminated, "exitCode"), &pod->exit_code);
-    (void)!json_integer(json_get(terminated, "signal"), &pod->signal_number);
+    (void)!json_int64(json_get(terminated, "exitCode"), &pod->exit_code);
+    (void)!json_int64(json_get(terminated, "signal"), &pod->signal_number);
     pod->reason = text_of(terminated, "reason", arena);
     pod->message = text_of(terminated, "message", arena);
     pod->runtime_s = seconds_between(terminated, arena);
@@ -69,9 +69,9 @@ void job_failure_read_pod(struct json object, struct arena *arena, struct job_po
         .message = text_of(json_get(state, "waiting"), "message", arena),
     };
     struct bytes phase = text_of(status, "phase", arena);
-    if (json_get(state, "terminated").type == JSON_OBJECT) {
+    if (json_get(state, "terminated").type == JSON_TYPE_OBJECT) {
         read_terminated(json_get(state, "terminated"), arena, ret_pod);
-    } else if (json_get(state, "running").type == JSON_OBJECT) {
+    } else if (json_get(state, "running").type == JSON_TYPE_OBJECT) {
         ret_pod->state = JOB_POD_RUNNING;
     }
     bool has_ended = bytes_equal(phase, BYTES("Failed")) || bytes_equal(phase, BYTES("Succeeded"));

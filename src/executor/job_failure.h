@@ -40,7 +40,7 @@ void job_failure_read_pod(struct json pod, struct arena *arena, struct job_pod *
 bool job_failure_is_stuck(const struct job_pod *pod);
 
 /* Makes `ret_outcome` the FAILURE of a Job that has none of the runner's reports. `job` is the Job
- * object (or JSON_ABSENT); `pod` is NULL when there is none; `log_tail` may be empty. */
+ * object (or JSON_TYPE_ABSENT); `pod` is NULL when there is none; `log_tail` may be empty. */
 void job_failure_explain(struct json job, const struct job_pod *pod, struct bytes log_tail,
                          struct arena *arena, struct outcome *ret_outcome);
 

@@ -94,10 +94,10 @@ static int64_t quantity_of(struct json object, const char *key, int64_t otherwis
     struct json value = json_get(object, key);
     struct bytes text = value.text;
     int64_t milli = otherwise;
-    if (value.type == JSON_STRING) {
+    if (value.type == JSON_TYPE_STRING) {
         text = bytes_of(text.data + 1, text.length - 2);
     }
-    if (!json_is_null(value) && !job_quota_parse_milli(text, &milli)) {
+    if (!json_is_unset(value) && !job_quota_parse_milli(text, &milli)) {
         return otherwise;
     }
     return milli;
@@ -107,7 +107,7 @@ void job_quota_add(struct job_quota *quota, struct json resource_quota)
 {
     struct json status = json_get(resource_quota, "status");
     struct json hard = json_get(status, "hard");
-    if (hard.type != JSON_OBJECT) {
+    if (hard.type != JSON_TYPE_OBJECT) {
         hard = json_get(json_get(resource_quota, "spec"), "hard"); /* no status yet */
     }
     struct json used = json_get(status, "used");

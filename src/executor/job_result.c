@@ -16,7 +16,7 @@ static bool check_digest(struct json report, struct bytes text, struct error *re
     char hex[2 * EVP_MAX_MD_SIZE + 3];
     unsigned int length = 0;
     int64_t bytes = -1;
-    if (!json_integer(json_get(report, "bytes"), &bytes) || bytes != (int64_t)text.length) {
+    if (!json_int64(json_get(report, "bytes"), &bytes) || bytes != (int64_t)text.length) {
         return error_set(reterr, ERROR_INVALID,
                          "the report's length is %lld, the payload has %zu bytes", (long long)bytes,
                          text.length);
@@ -39,7 +39,7 @@ static bool check_digest(struct json report, struct bytes text, struct error *re
 static struct json first_value(struct json report)
 {
     struct json value = json_get(report, "result");
-    return value.type != JSON_ABSENT ? value : json_get(report, "exception");
+    return value.type != JSON_TYPE_ABSENT ? value : json_get(report, "exception");
 }
 
 bool job_result_read(struct bytes text, struct arena *arena, struct job_result *ret_result,
@@ -52,18 +52,18 @@ bool job_result_read(struct bytes text, struct arena *arena, struct job_result *
         return error_set(reterr, ERROR_NOT_FOUND, "there is no report");
     }
     if (text.length > JOB_RESULT_MAX_MESSAGE_BYTES || !json_parse(text, &result.report, &inner)
-        || result.report.type != JSON_OBJECT) {
+        || result.report.type != JSON_TYPE_OBJECT) {
         return error_set(reterr, ERROR_NOT_FOUND, "what was left is no report of petiole.run");
     }
-    if (!json_integer(json_get(result.report, "v"), &version) || version != REPORT_VERSION) {
+    if (!json_int64(json_get(result.report, "v"), &version) || version != REPORT_VERSION) {
         return error_set(reterr, ERROR_NOT_FOUND, "the report is not of version %d",
                          REPORT_VERSION);
     }
-    if (!json_string(json_get(result.report, "state"), arena, &result.state)) {
+    if (!json_text(json_get(result.report, "state"), arena, &result.state)) {
         return error_set(reterr, ERROR_INVALID, "the report names no state");
     }
     struct json value = first_value(result.report);
-    result.is_moved = value.type == JSON_ABSENT;
+    result.is_moved = value.type == JSON_TYPE_ABSENT;
     result.payload = result.report;
     if (!result.is_moved && !check_digest(result.report, value.text, reterr)) {
         return false;
@@ -150,7 +150,7 @@ bool job_result_read_moved(struct bytes output, struct arena *arena, struct job_
         || !json_parse(text, &result->payload, reterr)) {
         return false;
     }
-    if (result->payload.type != JSON_OBJECT) {
+    if (result->payload.type != JSON_TYPE_OBJECT) {
         return error_set(reterr, ERROR_INVALID, "the moved payload is not an object");
     }
     return true;
@@ -161,9 +161,9 @@ static bool read_exception(struct json exception, struct arena *arena, struct ou
 {
     struct json message = json_get(exception, "exc_message");
     outcome->exc_message = message.text;
-    return message.type == JSON_ARRAY
-           && json_string(json_get(exception, "exc_type"), arena, &outcome->exc_type)
-           && json_string(json_get(exception, "exc_module"), arena, &outcome->exc_module);
+    return message.type == JSON_TYPE_ARRAY
+           && json_text(json_get(exception, "exc_type"), arena, &outcome->exc_type)
+           && json_text(json_get(exception, "exc_module"), arena, &outcome->exc_module);
 }
 
 static bool read_retry(struct json payload, struct arena *arena, struct outcome *outcome)
@@ -171,7 +171,7 @@ static bool read_retry(struct json payload, struct arena *arena, struct outcome 
     struct json exception = json_get(payload, "exception");
     outcome->retry_countdown_s = -1;
     (void)!json_double(json_get(payload, "countdown"), &outcome->retry_countdown_s);
-    return json_is_null(exception) || read_exception(exception, arena, outcome);
+    return json_is_unset(exception) || read_exception(exception, arena, outcome);
 }
 
 bool job_result_outcome(const struct job_result *result, struct arena *arena,
@@ -180,7 +180,7 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
     struct outcome outcome = {.kind = OUTCOME_SUCCESS};
     struct json payload = result->payload;
     bool is_right = true;
-    (void)!json_string(json_get(result->report, "traceback"), arena, &outcome.traceback);
+    (void)!json_text(json_get(result->report, "traceback"), arena, &outcome.traceback);
     if (bytes_equal(result->state, BYTES("SUCCESS"))) {
         outcome.result = json_get(payload, "result").text;
         is_right = outcome.result.length > 0;
@@ -194,7 +194,7 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
         outcome.kind = OUTCOME_IGNORE;
     } else if (bytes_equal(result->state, BYTES("REJECTED"))) {
         outcome.kind = OUTCOME_REJECT;
-        outcome.requeue = json_get(payload, "requeue").type == JSON_TRUE;
+        outcome.requeue = json_get(payload, "requeue").type == JSON_TYPE_TRUE;
     } else {
         is_right = false;
     }

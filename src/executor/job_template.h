@@ -21,7 +21,8 @@ struct job_template;
 
 /* Reads and checks the template at `path`. `overrides` (ends with NULL; may be NULL) are the JSON pointers that a message may set, by its header `petiole_override` (an object pointer -> value).
  * Returns new, or NULL with an error "file:line: field: what is wrong". */
-struct job_template *job_template_load(const char *path, const char *const *overrides, struct error *reterr);
+struct job_template *job_template_load(const char *path, const char *const *overrides,
+                                       struct error *reterr);
 
 /* Frees; leaves NULL; accepts NULL. */
 void job_template_free(struct job_template **job_template);

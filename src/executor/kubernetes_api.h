@@ -35,7 +35,7 @@ enum kubernetes_verdict {
 struct kubernetes_answer {
     enum kubernetes_verdict verdict;
     int status;             /* HTTP; 0: no answer */
-    struct json body;       /* an object, or JSON_ABSENT */
+    struct json body;       /* an object, or JSON_TYPE_ABSENT */
     const char *message;    /* the API's sentence, or why there was no answer; never NULL */
     int64_t retry_after_ms; /* what the server asked for; -1: nothing */
 };

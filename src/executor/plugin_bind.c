@@ -46,9 +46,9 @@ static bool bind_keywords(const struct plugin_parameters *parameters, struct jso
     struct json value;
     while (json_next_member(&walk, &raw_key, &value)) {
         struct arena *arena CLEANUP(arena_free) = arena_new(KEY_ARENA_BYTES);
-        struct json quoted = {JSON_STRING, bytes_of(raw_key.data - 1, raw_key.length + 2)};
+        struct json quoted = {JSON_TYPE_STRING, bytes_of(raw_key.data - 1, raw_key.length + 2)};
         struct bytes key = raw_key;
-        (void)!json_string(quoted, arena, &key);
+        (void)!json_text(quoted, arena, &key);
         if (!bind_keyword(parameters, key, value, taken_count, values, ret_message)) {
             return false;
         }
@@ -78,7 +78,7 @@ static void append_missing(const struct plugin_parameters *parameters, const str
 {
     size_t listed = 0;
     for (size_t i = 0; i < parameters->required_count; i++) {
-        if (values[i].type != JSON_ABSENT) {
+        if (values[i].type != JSON_TYPE_ABSENT) {
             continue;
         }
         const char *separator = "";
@@ -96,7 +96,7 @@ static bool check_missing(const struct plugin_parameters *parameters, const stru
 {
     size_t missing_count = 0;
     for (size_t i = 0; i < parameters->required_count; i++) {
-        missing_count += values[i].type == JSON_ABSENT;
+        missing_count += values[i].type == JSON_TYPE_ABSENT;
     }
     if (missing_count == 0) {
         return true;
@@ -112,7 +112,7 @@ bool plugin_bind(const struct plugin_parameters *parameters, struct json args, s
                  struct json *ret_values, struct buffer *ret_message)
 {
     for (size_t i = 0; i < parameters->count; i++) {
-        ret_values[i] = (struct json){JSON_ABSENT, {NULL, 0}};
+        ret_values[i] = (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
     }
     size_t given_count = 0;
     struct json_walk walk = json_walk(args);

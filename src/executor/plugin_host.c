@@ -25,10 +25,10 @@ static struct bytes text_in(struct petiole_text text)
 static struct petiole_json json_out(struct json value)
 {
     static const enum petiole_json_type types[] = {
-        [JSON_ABSENT] = PETIOLE_JSON_ABSENT, [JSON_NULL] = PETIOLE_JSON_NULL,
-        [JSON_FALSE] = PETIOLE_JSON_FALSE,   [JSON_TRUE] = PETIOLE_JSON_TRUE,
-        [JSON_NUMBER] = PETIOLE_JSON_NUMBER, [JSON_STRING] = PETIOLE_JSON_STRING,
-        [JSON_ARRAY] = PETIOLE_JSON_ARRAY,   [JSON_OBJECT] = PETIOLE_JSON_OBJECT,
+        [JSON_TYPE_ABSENT] = PETIOLE_JSON_ABSENT, [JSON_TYPE_NULL] = PETIOLE_JSON_NULL,
+        [JSON_TYPE_FALSE] = PETIOLE_JSON_FALSE,   [JSON_TYPE_TRUE] = PETIOLE_JSON_TRUE,
+        [JSON_TYPE_NUMBER] = PETIOLE_JSON_NUMBER, [JSON_TYPE_STRING] = PETIOLE_JSON_STRING,
+        [JSON_TYPE_ARRAY] = PETIOLE_JSON_ARRAY,   [JSON_TYPE_OBJECT] = PETIOLE_JSON_OBJECT,
     };
 
     return (struct petiole_json){types[value.type], text_out(value.text)};
@@ -37,14 +37,14 @@ static struct petiole_json json_out(struct json value)
 static struct json json_in(struct petiole_json value)
 {
     static const enum json_type types[] = {
-        [PETIOLE_JSON_ABSENT] = JSON_ABSENT, [PETIOLE_JSON_NULL] = JSON_NULL,
-        [PETIOLE_JSON_FALSE] = JSON_FALSE,   [PETIOLE_JSON_TRUE] = JSON_TRUE,
-        [PETIOLE_JSON_NUMBER] = JSON_NUMBER, [PETIOLE_JSON_STRING] = JSON_STRING,
-        [PETIOLE_JSON_ARRAY] = JSON_ARRAY,   [PETIOLE_JSON_OBJECT] = JSON_OBJECT,
+        [PETIOLE_JSON_ABSENT] = JSON_TYPE_ABSENT, [PETIOLE_JSON_NULL] = JSON_TYPE_NULL,
+        [PETIOLE_JSON_FALSE] = JSON_TYPE_FALSE,   [PETIOLE_JSON_TRUE] = JSON_TYPE_TRUE,
+        [PETIOLE_JSON_NUMBER] = JSON_TYPE_NUMBER, [PETIOLE_JSON_STRING] = JSON_TYPE_STRING,
+        [PETIOLE_JSON_ARRAY] = JSON_TYPE_ARRAY,   [PETIOLE_JSON_OBJECT] = JSON_TYPE_OBJECT,
     };
 
     if ((size_t)value.type >= ARRAY_LENGTH(types)) {
-        return (struct json){JSON_ABSENT, {NULL, 0}};
+        return (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
     }
     return (struct json){types[value.type], text_in(value.text)};
 }
@@ -98,7 +98,7 @@ static int host_json_next(struct petiole_walk *walk, struct petiole_text *ret_ke
 
 static int host_json_integer(struct petiole_json value, int64_t *ret_number)
 {
-    return json_integer(json_in(value), ret_number);
+    return json_int64(json_in(value), ret_number);
 }
 
 static int host_json_number(struct petiole_json value, double *ret_number)
@@ -107,7 +107,7 @@ static int host_json_number(struct petiole_json value, double *ret_number)
     if (json_double(number, ret_number)) {
         return 1;
     }
-    if (number.type != JSON_NUMBER) {
+    if (number.type != JSON_TYPE_NUMBER) {
         return 0;
     }
     bool is_negative = number.text.data[0] == '-';
@@ -127,7 +127,7 @@ static int host_json_string(const struct petiole_task_call *call, struct petiole
         inner->scratch = arena_new(SCRATCH_FIRST_BYTES);
     }
     struct bytes text;
-    if (!json_string(json_in(value), inner->scratch, &text)) {
+    if (!json_text(json_in(value), inner->scratch, &text)) {
         return 0;
     }
     *ret_text = text_out(text);
@@ -312,14 +312,14 @@ static void check_exception(struct plugin_host_call *call)
     if (reply->exc_type.length == 0 && reply->kind == PLUGIN_REPLY_RETRY) {
         return;
     }
-    struct json value = {JSON_ABSENT, {NULL, 0}};
+    struct json value = {JSON_TYPE_ABSENT, {NULL, 0}};
     struct error error = {ERROR_INVALID, "it is no array"};
     if (reply->exc_type.length == 0 || reply->exc_module.overflowed) {
         refuse_reply(call, "an exception", "its names must have 1 to 1024 bytes");
     } else if (reply->exc_message.overflowed) {
         refuse_reply(call, "an exception", "it is over the limit of 64 MiB");
     } else if (!json_parse(buffer_view(&reply->exc_message), &value, &error)
-               || value.type != JSON_ARRAY) {
+               || value.type != JSON_TYPE_ARRAY) {
         refuse_reply(call, "an exception whose arguments are no JSON array", error.message);
     }
 }

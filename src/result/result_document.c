@@ -39,7 +39,7 @@ static void append_string(struct buffer *buffer, const char *before, struct byte
 static void append_dumps(struct buffer *buffer, const char *before, struct json value)
 {
     (void)buffer_append_text(buffer, before);
-    if (json_is_null(value)) {
+    if (json_is_unset(value)) {
         (void)buffer_append_text(buffer, "null");
     } else {
         json_append_dumps(buffer, value);

@@ -105,7 +105,7 @@ static void requeue(struct batch *batch)
 static bool is_success(struct bytes document)
 {
     struct json value;
-    struct json status = {JSON_ABSENT, {NULL, 0}};
+    struct json status = {JSON_TYPE_ABSENT, {NULL, 0}};
     if (json_parse(document, &value, NULL)) {
         status = json_get(value, "status");
     }
@@ -208,11 +208,11 @@ static void end_look_up(struct entry *entry, struct bytes stored)
 {
     struct json value;
     struct bytes state = {NULL, 0};
-    struct json status = {JSON_ABSENT, {NULL, 0}};
+    struct json status = {JSON_TYPE_ABSENT, {NULL, 0}};
     if (stored.length > 0 && json_parse(stored, &value, NULL)) {
         status = json_get(value, "status");
     }
-    if (status.type == JSON_STRING) {
+    if (status.type == JSON_TYPE_STRING) {
         state = bytes_of(status.text.data + 1, status.text.length - 2);
     }
     end_entry(entry, true, state, NULL);

@@ -11,12 +11,14 @@
 
 struct result_redis_options {
     struct redis_url url;
-    const char *global_keyprefix; /* result_backend_transport_options; NULL: none. An underscore is added unless it ends in one of ":_-." */
+    const char *
+        global_keyprefix; /* result_backend_transport_options; NULL: none. An underscore is added unless it ends in one of ":_-." */
     const char *client_name;
 };
 
 /* Returns new; copies `options`. Nothing is connected before ops->start. */
-struct result_backend *result_redis_new(struct loop *loop, const struct result_redis_options *options,
+struct result_backend *result_redis_new(struct loop *loop,
+                                        const struct result_redis_options *options,
                                         const struct result_events *events, void *context);
 
 #endif

@@ -40,7 +40,7 @@ void pipeline_log_started(struct pipeline *pipeline, const struct request *reque
 /* Appends the exception as Python shows it: ValueError('x'). */
 static void append_exception(struct buffer *text, const struct outcome *outcome)
 {
-    struct json arguments = {JSON_ABSENT, {NULL, 0}};
+    struct json arguments = {JSON_TYPE_ABSENT, {NULL, 0}};
     (void)buffer_append(text, outcome->exc_type);
     (void)buffer_append_byte(text, '(');
     if (json_parse(outcome->exc_message, &arguments, NULL)) {

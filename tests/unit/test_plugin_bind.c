@@ -28,7 +28,8 @@ static void check_bind(size_t required_count, const char *args, const char *kwar
     if (plugin_bind(&parameters, args_value, kwargs_value, values, &text)) {
         for (size_t i = 0; i < COUNT; i++) {
             (void)buffer_append_text(&text, i > 0 ? " " : "");
-            (void)buffer_append(&text, values[i].type == JSON_ABSENT ? BYTES("-") : values[i].text);
+            (void)buffer_append(&text,
+                                values[i].type == JSON_TYPE_ABSENT ? BYTES("-") : values[i].text);
         }
     }
     (void)buffer_append_byte(&text, '\0');
@@ -63,7 +64,7 @@ static void test_too_many(void **state)
     struct plugin_parameters none = {BYTES("f"), names, 0, 0};
     struct plugin_parameters one = {BYTES("f"), names, 1, 1};
     struct json args;
-    struct json kwargs = {JSON_ABSENT, {NULL, 0}};
+    struct json kwargs = {JSON_TYPE_ABSENT, {NULL, 0}};
     struct json values[1];
     struct buffer text;
     buffer_init(&text, 1024);
