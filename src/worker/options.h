@@ -47,6 +47,7 @@ struct options {
     enum log_level log_level;   /* -l; WARNING, as Celery */
     bool has_log_level;         /* -l was given */
     bool is_purging;            /* --purge */
+    bool is_detached;           /* --detach */
 
     /* probe */
     const char *probe;   /* "live" or "ready" */
