@@ -1,70 +1,10 @@
 #include "executor/job_quota.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "executor/job_quantity.h"
+
 #define MILLI 1000
-
-struct suffix {
-    const char *text;
-    double factor;
-};
-
-/* The factor of a suffix; 0: there is no such one. */
-static double factor_of(struct bytes suffix)
-{
-    static const struct suffix suffixes[] = {
-        {"", 1},
-        {"n", 1e-9},
-        {"u", 1e-6},
-        {"m", 1e-3},
-        {"k", 1e3},
-        {"M", 1e6},
-        {"G", 1e9},
-        {"T", 1e12},
-        {"P", 1e15},
-        {"E", 1e18},
-        {"Ki", 1024},
-        {"Mi", 1048576},
-        {"Gi", 1073741824},
-        {"Ti", 1099511627776},
-        {"Pi", 1125899906842624},
-        {"Ei", 1152921504606846976},
-    };
-    for (size_t index = 0; index < ARRAY_LENGTH(suffixes); index++) {
-        if (bytes_equal_text(suffix, suffixes[index].text)) {
-            return suffixes[index].factor;
-        }
-    }
-    return 0;
-}
-
-bool job_quota_parse_milli(struct bytes text, int64_t *ret_milli)
-{
-    char number[64];
-    if (text.length == 0 || text.length >= sizeof(number)) {
-        return false;
-    }
-    memcpy(number, text.data, text.length);
-    number[text.length] = '\0';
-    size_t digits = strspn(number, "+-.0123456789");
-    /* An exponent is one only when digits follow: "1E" is an exa-something. */
-    if ((number[digits] | 0x20) == 'e' && number[digits + 1] != '\0'
-        && strspn(number + digits + 1, "+-0123456789") == strlen(number + digits + 1)) {
-        digits = strlen(number);
-    }
-    double factor = factor_of(bytes_skip(bytes_of(number, text.length), digits));
-    char *end = NULL;
-    double value = strtod(number, &end);
-    if (factor <= 0 || end != number + digits || digits == 0 || !isfinite(value)) {
-        return false;
-    }
-    double milli = ceil(value * factor * MILLI);
-    *ret_milli = milli >= (double)INT64_MAX   ? INT64_MAX
-                 : milli <= (double)INT64_MIN ? INT64_MIN
-                                              : (int64_t)milli;
-    return true;
-}
 
 static struct job_quota_left *find(struct job_quota *quota, const char *resource)
 {
@@ -97,7 +37,7 @@ static int64_t quantity_of(struct json object, const char *key, int64_t otherwis
     if (value.type == JSON_TYPE_STRING) {
         text = bytes_of(text.data + 1, text.length - 2);
     }
-    if (!json_is_unset(value) && !job_quota_parse_milli(text, &milli)) {
+    if (!json_is_unset(value) && !job_quantity_parse(text, &milli)) {
         return otherwise;
     }
     return milli;

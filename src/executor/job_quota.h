@@ -1,6 +1,6 @@
 /*
  * How many more Jobs fit into a namespace's ResourceQuotas. Pure: status objects and requests in,
- * a number out. Sources: k8s.io/apimachinery/pkg/api/resource (quantities),
+ * a number out. Source:
  * k8s.io/kubernetes/pkg/quota/v1/evaluator/core/pods.go (what is counted).
  */
 #ifndef PETIOLE_EXECUTOR_JOB_QUOTA_H
@@ -14,10 +14,6 @@
 
 #define JOB_QUOTA_MAX_RESOURCES 32
 #define JOB_QUOTA_UNLIMITED     SIZE_MAX
-
-/* A quantity such as "200m", "2Gi", "1.5", "1e3" in thousandths, rounded up; saturates. False when
- * it is none. */
-bool job_quota_parse_milli(struct bytes text, int64_t *ret_milli) MUST_CHECK;
 
 /* What is left of each resource that some quota limits: the least over all quotas. */
 struct job_quota {

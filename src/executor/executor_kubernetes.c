@@ -1,0 +1,256 @@
+#include "executor/executor_kubernetes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "executor/executor_kubernetes_private.h"
+
+#define CLOSE_MS 2000 /* contracts: Shutdown */
+
+struct executor_kubernetes *executor_kubernetes_of(const struct executor *base)
+{
+    union {
+        const struct executor *constant;
+        struct executor *base;
+    } pointer = {.constant = base};
+
+    return CONTAINER_OF(pointer.base, struct executor_kubernetes, base);
+}
+
+void executor_kubernetes_warn(struct executor_kubernetes *executor, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    executor->events->on_notice(executor->context, LOG_WARNING, text);
+}
+
+void executor_kubernetes_check_ready(struct executor_kubernetes *executor)
+{
+    if (executor->is_ready || executor->is_closing || !executor_kubernetes_is_owner(executor)
+        || !executor->leases_known || !kubernetes_watch_is_listed(executor->jobs_watch)
+        || !kubernetes_watch_is_listed(executor->pods_watch)
+        || !kubernetes_watch_is_listed(executor->quotas_watch)) {
+        return;
+    }
+    executor->is_ready = true;
+    executor->events->on_ready(executor->context, &executor->base);
+    executor_kubernetes_sweep(executor);
+}
+
+/* Slots */
+
+/* The most that a pod of any template asks of a resource. */
+static int64_t largest_request(const void *context, const char *resource)
+{
+    const struct executor_kubernetes *executor = context;
+    int64_t largest = 0;
+    for (size_t index = 0; index < executor->template_count; index++) {
+        int64_t milli = job_template_request_milli(executor->templates[index], resource);
+        largest = milli > largest ? milli : largest;
+    }
+    return largest;
+}
+
+/* contracts, Quota: unfinished Jobs never exceed what fits, plus one. */
+static size_t free_slots(const struct executor *base)
+{
+    const struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    size_t taken = executor->unfinished_count + executor->submission_count;
+    size_t uncounted = executor->waiting_count + executor->submission_count;
+    if (!executor->is_ready || executor->is_closing || taken >= executor->options.max_jobs) {
+        return 0;
+    }
+    size_t by_number = executor->options.max_jobs - taken;
+    size_t fits = job_quota_fits(&executor->quota, largest_request, executor, 0,
+                                 executor->options.reserve_pods);
+    if (fits == JOB_QUOTA_UNLIMITED) {
+        return by_number;
+    }
+    size_t by_quota = fits + 1 > uncounted ? fits + 1 - uncounted : 0;
+    return by_quota < by_number ? by_quota : by_number;
+}
+
+static size_t running_count(const struct executor *base)
+{
+    const struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    return executor->unfinished_count + executor->submission_count;
+}
+
+void executor_kubernetes_count(const struct executor *base, size_t *ret_running,
+                               size_t *ret_pending)
+{
+    const struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    *ret_running = executor->unfinished_count - executor->waiting_count;
+    *ret_pending = executor->waiting_count;
+}
+
+/* Life cycle */
+
+static void start(struct executor *base)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    executor_kubernetes_own(executor);
+    executor_kubernetes_observe(executor);
+}
+
+static void cancel(struct executor *base, struct request *request)
+{
+    /* A request is ours only for the time of its POST; a Job is ended by deleting it. */
+    (void)base;
+    (void)request;
+}
+
+static void note_settled(struct executor *base, struct bytes receipt)
+{
+    struct job_entry *entry = executor_kubernetes_find(executor_kubernetes_of(base), receipt);
+    if (entry) {
+        entry->is_settled = true;
+    }
+}
+
+static void free_map_values(struct map **map)
+{
+    size_t position = 0;
+    struct bytes key;
+    void *value = NULL;
+    while (map_next(*map, &position, &key, &value)) {
+        (void)map_remove(*map, key);
+        memory_free(&value);
+    }
+    map_free(map);
+}
+
+static void free_executor(struct executor_kubernetes *executor)
+{
+    for (size_t index = 0; index < executor->template_count; index++) {
+        job_template_free(&executor->templates[index]);
+    }
+    memory_free(&executor->templates);
+    executor_kubernetes_free_entries(executor);
+    free_map_values(&executor->quotas);
+    free_map_values(&executor->leases);
+    kubernetes_api_free(&executor->api);
+    memory_free(&executor);
+}
+
+static void finish_close(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    void (*on_closed)(void *) = executor->on_closed;
+    void *closed_context = executor->closed_context;
+    free_executor(executor);
+    on_closed(closed_context);
+}
+
+void executor_kubernetes_check_closed(struct executor_kubernetes *executor)
+{
+    if (executor->is_closing && executor->submission_count == 0
+        && list_is_empty(&executor->farewells) && !executor->lease_call) {
+        loop_stop_timer(executor->loop, &executor->close_timer);
+        loop_defer(executor->loop, &executor->closed);
+    }
+}
+
+/* The time is over: what is still on its way is found again by name, by whoever comes next. */
+static void on_close_deadline(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    executor_kubernetes_end_submissions(executor, true);
+    executor_kubernetes_end_farewells(executor);
+    kubernetes_api_cancel(&executor->lease_call);
+    executor_kubernetes_check_closed(executor);
+}
+
+static void close_executor(struct executor *base, bool kill, void (*on_closed)(void *context),
+                           void *context)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    (void)kill; /* Jobs are neither awaited nor ended */
+    if (executor->is_closing) {
+        return;
+    }
+    executor->is_closing = true;
+    executor->on_closed = on_closed;
+    executor->closed_context = context;
+    executor->closed = (struct loop_call){.function = finish_close, .context = executor};
+    executor->close_timer = (struct timer){.on_due = on_close_deadline, .context = executor};
+    loop_start_timer(executor->loop, &executor->close_timer, CLOSE_MS);
+    kubernetes_watch_close(&executor->jobs_watch);
+    kubernetes_watch_close(&executor->pods_watch);
+    kubernetes_watch_close(&executor->quotas_watch);
+    executor_kubernetes_end_completions(executor);
+    executor_kubernetes_end_checks(executor);
+    executor_kubernetes_disown(executor);
+    executor_kubernetes_end_submissions(executor, false);
+}
+
+static const struct executor_ops ops = {
+    .name = "kubernetes",
+    .is_durable = true,
+    .start = start,
+    .free_slots = free_slots,
+    .submit = executor_kubernetes_submit,
+    .cancel = cancel,
+    .note_settled = note_settled,
+    .forget = executor_kubernetes_forget,
+    .running_count = running_count,
+    .close = close_executor,
+};
+
+/* Loads the template of every row that runs as a Job. */
+static bool load_templates(struct executor_kubernetes *executor, struct error *reterr)
+{
+    struct task_type *row = NULL;
+    for (size_t index = 0; (row = registry_row(executor->options.registry, index)) != NULL;
+         index++) {
+        if (row->executor != TASK_KUBERNETES) {
+            continue;
+        }
+        if (!row->job_template) {
+            return error_set(reterr, ERROR_INVALID,
+                             "tasks: %s: executor kubernetes needs job_template", row->pattern);
+        }
+        struct job_template *loaded = job_template_load(row->job_template, row->overrides, reterr);
+        if (!loaded) {
+            return error_wrap(reterr, "tasks: %s", row->pattern);
+        }
+        executor->templates = memory_resize(executor->templates, executor->template_count + 1,
+                                            sizeof(struct job_template *));
+        executor->templates[executor->template_count] = loaded;
+        row->job_template_index = executor->template_count++;
+    }
+    return true;
+}
+
+struct executor *executor_kubernetes_new(struct loop *loop,
+                                         const struct executor_kubernetes_options *options,
+                                         const struct executor_events *events, void *context,
+                                         struct error *reterr)
+{
+    struct executor_kubernetes *executor = memory_new(sizeof(*executor));
+    executor->base.ops = &ops;
+    executor->loop = loop;
+    executor->options = *options;
+    executor->events = events;
+    executor->context = context;
+    executor->jobs = map_new();
+    executor->quotas = map_new();
+    executor->leases = map_new();
+    list_init(&executor->submissions);
+    list_init(&executor->farewells);
+    list_init(&executor->completions);
+    list_init(&executor->checks);
+    if (load_templates(executor, reterr)) {
+        executor->api =
+            kubernetes_api_new(loop, options->kubeconfig, options->namespace_name, reterr);
+    }
+    if (!executor->api) {
+        free_executor(executor);
+        return NULL;
+    }
+    return &executor->base;
+}

@@ -1,0 +1,345 @@
+/*
+ * From finished Job to outcome: the Job is read again (so that only its present owner reports it),
+ * then its pod's report, then, for a large result, the end of its log. And the farewell of a Job
+ * that is reported.
+ */
+#include <stdio.h>
+
+#include "executor/executor_kubernetes_private.h"
+#include "executor/job_result.h"
+
+#define RETRY_FIRST_MS     500
+#define RETRY_MOST_MS      30000
+#define RESULT_LOG_LINES   "600" /* more than JOB_RESULT_MAX_PAYLOAD_BYTES needs */
+#define MAX_LOG_LINE_BYTES ((size_t)64 * 1024)
+
+/* A finished Job on its way to on_completed. */
+struct finishing {
+    struct list_node node;
+    struct executor_kubernetes *executor;
+    struct arena *arena; /* owned; holds this struct too */
+    char name[JOB_NAME_SIZE];
+    struct json object;
+    struct kubernetes_job job;
+    struct job_pod pod;
+    bool has_pod;
+    struct job_result result;
+    struct buffer log;
+    struct kubernetes_call *call;
+};
+
+static void end_finishing(struct finishing *finishing)
+{
+    struct arena *arena = finishing->arena;
+    list_remove(&finishing->node);
+    kubernetes_api_cancel(&finishing->call);
+    buffer_fini(&finishing->log);
+    arena_free(&arena);
+}
+
+/* Not now: the next sweep looks again. */
+static void put_off(struct finishing *finishing)
+{
+    struct job_entry *entry =
+        executor_kubernetes_find(finishing->executor, bytes_from_text(finishing->name));
+    if (entry) {
+        entry->is_completing = false;
+    }
+    end_finishing(finishing);
+}
+
+static void complete(struct finishing *finishing, const struct outcome *outcome)
+{
+    struct executor_kubernetes *executor = finishing->executor;
+    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
+    if (entry && entry->is_mine && !executor->is_closing) {
+        struct completion completion = {
+            .receipt = bytes_from_text(finishing->name),
+            .record = finishing->job.record,
+            .tag = finishing->job.tag,
+            .is_settled = entry->is_settled,
+            .outcome = outcome,
+        };
+        executor->events->on_completed(executor->context, &completion);
+        end_finishing(finishing);
+    } else {
+        put_off(finishing);
+    }
+}
+
+/* There is no report to go by: what the Job and its pod tell is the outcome. */
+static void complete_without_report(struct finishing *finishing)
+{
+    struct outcome outcome;
+    const struct job_pod *pod = finishing->has_pod ? &finishing->pod : NULL;
+    struct bytes tail = pod ? pod->message : bytes_of(NULL, 0);
+    job_failure_explain(finishing->object, pod, tail, finishing->arena, &outcome);
+    complete(finishing, &outcome);
+}
+
+/* A report that is there and cannot be believed. */
+static void complete_lost(struct finishing *finishing, const struct error *error)
+{
+    struct outcome outcome;
+    const char *sentence =
+        arena_format(finishing->arena, "Job %s ended, but its result is lost: %s", finishing->name,
+                     error->message);
+    executor_failure(finishing->arena, "ResultLost", sentence, NULL, &outcome);
+    complete(finishing, &outcome);
+}
+
+static void complete_with_report(struct finishing *finishing)
+{
+    struct outcome outcome;
+    struct error error = {0};
+    if (job_result_outcome(&finishing->result, finishing->arena, &outcome, &error)) {
+        outcome.runtime_s = finishing->pod.runtime_s;
+        complete(finishing, &outcome);
+    } else {
+        complete_lost(finishing, &error);
+    }
+}
+
+/* A large result stands at the end of the log */
+
+static void on_log_line(void *context, struct bytes line)
+{
+    struct finishing *finishing = context;
+    (void)buffer_append(&finishing->log, line);
+    (void)buffer_append_byte(&finishing->log, '\n');
+}
+
+static void on_log_end(void *context, const struct kubernetes_answer *answer)
+{
+    struct finishing *finishing = context;
+    struct error error = {0};
+    finishing->call = NULL;
+    if (answer->verdict == KUBERNETES_BUSY) {
+        put_off(finishing);
+        return;
+    }
+    struct bytes log = arena_copy(finishing->arena, buffer_view(&finishing->log));
+    if (job_result_read_moved(log, finishing->arena, &finishing->result, &error)) {
+        complete_with_report(finishing);
+    } else {
+        complete_lost(finishing, &error);
+    }
+}
+
+static void fetch_log(struct finishing *finishing)
+{
+    const char *name =
+        arena_format(finishing->arena, "%.*s/log", BYTES_FORMAT(finishing->pod.name));
+    const char *query = arena_format(finishing->arena, "container=%.*s&tailLines=" RESULT_LOG_LINES,
+                                     BYTES_FORMAT(finishing->pod.container));
+    buffer_init(&finishing->log, JOB_RESULT_MAX_LOG_BYTES);
+    finishing->call =
+        kubernetes_api_stream(finishing->executor->api, EXECUTOR_KUBERNETES_PODS, name, query,
+                              MAX_LOG_LINE_BYTES, on_log_line, on_log_end, finishing);
+}
+
+/* The pod */
+
+static void read_report(struct finishing *finishing)
+{
+    struct error error = {0};
+    struct bytes message = finishing->has_pod ? finishing->pod.message : bytes_of(NULL, 0);
+    if (job_result_read(message, finishing->arena, &finishing->result, &error)) {
+        if (finishing->result.is_moved) {
+            fetch_log(finishing);
+        } else {
+            complete_with_report(finishing);
+        }
+    } else if (error.kind == ERROR_NOT_FOUND) {
+        complete_without_report(finishing);
+    } else {
+        complete_lost(finishing, &error);
+    }
+}
+
+/* Takes the last pod of the list that has ended. */
+static void on_pods(void *context, const struct kubernetes_answer *answer)
+{
+    struct finishing *finishing = context;
+    finishing->call = NULL;
+    if (answer->verdict != KUBERNETES_DONE) {
+        put_off(finishing);
+        return;
+    }
+    struct bytes text = arena_copy(finishing->arena, answer->body.text);
+    struct json list = {JSON_TYPE_OBJECT, text};
+    struct json_walk walk = json_walk(json_get(list, "items"));
+    struct json item;
+    while (json_next_element(&walk, &item)) {
+        job_failure_read_pod(item, finishing->arena, &finishing->pod);
+        finishing->has_pod = true;
+    }
+    read_report(finishing);
+}
+
+static void find_pod(struct finishing *finishing, const struct job_entry *entry)
+{
+    if (entry->pod) {
+        finishing->pod = entry->pod->pod;
+        finishing->pod.name = arena_copy(finishing->arena, entry->pod->pod.name);
+        finishing->pod.container = arena_copy(finishing->arena, entry->pod->pod.container);
+        finishing->pod.reason = arena_copy(finishing->arena, entry->pod->pod.reason);
+        finishing->pod.message = arena_copy(finishing->arena, entry->pod->pod.message);
+        finishing->has_pod = true;
+        read_report(finishing);
+        return;
+    }
+    const char *query = arena_format(
+        finishing->arena, "labelSelector=batch.kubernetes.io%%2Fjob-name%%3D%s", finishing->name);
+    finishing->call = kubernetes_api_call(finishing->executor->api, "GET", EXECUTOR_KUBERNETES_PODS,
+                                          NULL, query, bytes_of(NULL, 0), on_pods, finishing);
+}
+
+/* The Job */
+
+static void on_job_read(void *context, const struct kubernetes_answer *answer)
+{
+    struct finishing *finishing = context;
+    struct executor_kubernetes *executor = finishing->executor;
+    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
+    finishing->call = NULL;
+    if (answer->verdict != KUBERNETES_DONE || !entry) {
+        put_off(finishing);
+        return;
+    }
+    struct bytes text = arena_copy(finishing->arena, answer->body.text);
+    finishing->object = (struct json){JSON_TYPE_OBJECT, text};
+    kubernetes_job_read(finishing->object, finishing->arena, &finishing->job);
+    bool is_ours = bytes_equal_text(finishing->job.owner, executor->options.instance_id);
+    if (!is_ours || finishing->job.is_reported || !executor_kubernetes_is_owner(executor)) {
+        executor_kubernetes_see_job(executor, finishing->object);
+        put_off(finishing);
+        return;
+    }
+    find_pod(finishing, entry);
+}
+
+void executor_kubernetes_consider(struct executor_kubernetes *executor, struct job_entry *entry)
+{
+    bool is_due = entry->exists && entry->is_mine && (entry->is_finished || entry->is_stuck)
+                  && !entry->is_reported && !entry->is_completing;
+    if (!is_due || executor->is_closing || !executor->is_ready
+        || !executor_kubernetes_is_owner(executor)) {
+        return;
+    }
+    struct arena *arena = arena_new(4096);
+    struct finishing *finishing = arena_alloc(arena, sizeof(*finishing));
+    finishing->executor = executor;
+    finishing->arena = arena;
+    memcpy(finishing->name, entry->name, sizeof(finishing->name));
+    entry->is_completing = true;
+    list_append(&executor->completions, &finishing->node);
+    finishing->call =
+        kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, finishing->name, NULL,
+                            bytes_of(NULL, 0), on_job_read, finishing);
+}
+
+void executor_kubernetes_end_completions(struct executor_kubernetes *executor)
+{
+    struct list_node *node = NULL;
+    while ((node = list_first(&executor->completions)) != NULL) {
+        end_finishing(list_entry(node, struct finishing, node));
+    }
+}
+
+/* Farewell */
+
+/* A Job that is reported: marked as such with a short TTL, or deleted when it would never end. */
+struct farewell {
+    struct list_node node;
+    struct executor_kubernetes *executor;
+    char name[JOB_NAME_SIZE];
+    bool is_stuck;
+    bool is_marked;
+    unsigned attempts;
+    struct timer timer;
+    struct kubernetes_call *call;
+};
+
+static void say_farewell(void *context);
+
+static void end_farewell(struct farewell *farewell)
+{
+    struct executor_kubernetes *executor = farewell->executor;
+    list_remove(&farewell->node);
+    loop_stop_timer(executor->loop, &farewell->timer);
+    kubernetes_api_cancel(&farewell->call);
+    memory_free(&farewell);
+    executor_kubernetes_check_closed(executor);
+}
+
+static void on_farewell(void *context, const struct kubernetes_answer *answer)
+{
+    struct farewell *farewell = context;
+    struct executor_kubernetes *executor = farewell->executor;
+    farewell->call = NULL;
+    bool is_done = answer->verdict == KUBERNETES_DONE || answer->verdict == KUBERNETES_NOT_FOUND;
+    if (is_done && farewell->is_stuck && !farewell->is_marked) {
+        farewell->is_marked = true;
+        say_farewell(farewell);
+    } else if (is_done) {
+        end_farewell(farewell);
+    } else if (answer->verdict == KUBERNETES_REFUSED) {
+        executor_kubernetes_warn(executor, "Job %s is reported, but cannot be marked so: %s",
+                                 farewell->name, answer->message);
+        end_farewell(farewell);
+    } else {
+        int64_t delay_ms =
+            loop_backoff_ms(executor->loop, RETRY_FIRST_MS, farewell->attempts++, RETRY_MOST_MS);
+        loop_start_timer(executor->loop, &farewell->timer,
+                         answer->retry_after_ms > delay_ms ? answer->retry_after_ms : delay_ms);
+    }
+}
+
+static void say_farewell(void *context)
+{
+    struct farewell *farewell = context;
+    struct kubernetes_api *api = farewell->executor->api;
+    if (farewell->is_marked) {
+        /* Without the policy the API would leave the pods running. */
+        farewell->call = kubernetes_api_call(api, "DELETE", EXECUTOR_KUBERNETES_JOBS,
+                                             farewell->name, "propagationPolicy=Background",
+                                             bytes_of(NULL, 0), on_farewell, farewell);
+        return;
+    }
+    struct buffer patch;
+    buffer_init(&patch, 1024);
+    kubernetes_job_append_reported(&patch, farewell->executor->options.result_ttl_s);
+    farewell->call = kubernetes_api_call(api, "PATCH", EXECUTOR_KUBERNETES_JOBS, farewell->name,
+                                         NULL, buffer_view(&patch), on_farewell, farewell);
+    buffer_fini(&patch);
+}
+
+void executor_kubernetes_forget(struct executor *base, struct bytes receipt)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    struct job_entry *entry = executor_kubernetes_find(executor, receipt);
+    if (!entry || receipt.length >= JOB_NAME_SIZE) {
+        return; /* the Job has gone before its report */
+    }
+    struct farewell *farewell = memory_new(sizeof(*farewell));
+    farewell->executor = executor;
+    memcpy(farewell->name, receipt.data, receipt.length);
+    farewell->is_stuck = entry->is_stuck;
+    farewell->timer = (struct timer){.on_due = say_farewell, .context = farewell};
+    list_append(&executor->farewells, &farewell->node);
+    executor_kubernetes_mark_reported(executor, entry);
+    say_farewell(farewell);
+}
+
+void executor_kubernetes_end_farewells(struct executor_kubernetes *executor)
+{
+    struct list_node *node = NULL;
+    while ((node = list_first(&executor->farewells)) != NULL) {
+        struct farewell *farewell = list_entry(node, struct farewell, node);
+        list_remove(&farewell->node);
+        loop_stop_timer(executor->loop, &farewell->timer);
+        kubernetes_api_cancel(&farewell->call);
+        memory_free(&farewell);
+    }
+}

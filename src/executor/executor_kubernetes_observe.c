@@ -1,0 +1,360 @@
+/* What is known of each Job, from three watches: Jobs, their pods, and the namespace's quotas. */
+#include "executor/executor_kubernetes_private.h"
+
+#define JOB_NAME_LABEL     "batch.kubernetes.io/job-name"
+#define OLD_JOB_NAME_LABEL "job-name"
+#define IMAGE_GRACE_MS     20000 /* a registry may recover */
+
+/* Entries */
+
+struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *executor,
+                                           struct bytes name)
+{
+    return map_get(executor->jobs, name);
+}
+
+static struct job_entry *find_or_add(struct executor_kubernetes *executor, struct bytes name)
+{
+    struct job_entry *entry = executor_kubernetes_find(executor, name);
+    if (!entry && name.length > 0 && name.length < sizeof(entry->name)) {
+        entry = memory_new(sizeof(*entry));
+        memcpy(entry->name, name.data, name.length);
+        (void)map_set(executor->jobs, name, entry);
+    }
+    return entry;
+}
+
+static void drop_facts(struct job_entry *entry)
+{
+    if (entry->pod) {
+        struct arena *arena = entry->pod->arena;
+        entry->pod = NULL;
+        arena_free(&arena);
+    }
+}
+
+/* Counts `entry` in (+1) or out (-1): call before and after its marks change. */
+static void count(struct executor_kubernetes *executor, const struct job_entry *entry, int step)
+{
+    if (entry->exists && entry->is_mine && !entry->is_finished && !entry->is_reported) {
+        executor->unfinished_count += (size_t)step;
+        executor->waiting_count += entry->is_active ? 0 : (size_t)step;
+    }
+}
+
+static void remove_entry(struct executor_kubernetes *executor, struct job_entry *entry)
+{
+    count(executor, entry, -1);
+    (void)map_remove(executor->jobs, bytes_from_text(entry->name));
+    drop_facts(entry);
+    memory_free(&entry);
+}
+
+void executor_kubernetes_free_entries(struct executor_kubernetes *executor)
+{
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        remove_entry(executor, value);
+    }
+    map_free(&executor->jobs);
+}
+
+void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name)
+{
+    struct job_entry *entry = find_or_add(executor, bytes_from_text(name));
+    if (entry->exists) {
+        return;
+    }
+    count(executor, entry, -1);
+    entry->exists = true;
+    entry->is_listed = true;
+    entry->is_mine = true;
+    (void)snprintf(entry->owner, sizeof(entry->owner), "%s", executor->options.instance_id);
+    count(executor, entry, 1);
+}
+
+void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
+                                       struct job_entry *entry)
+{
+    count(executor, entry, -1);
+    entry->is_reported = true;
+    count(executor, entry, 1);
+    drop_facts(entry);
+    executor->events->on_free_slots(executor->context, &executor->base);
+}
+
+/* Jobs */
+
+void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct json object)
+{
+    struct arena *arena = arena_new(1024);
+    struct kubernetes_job job;
+    kubernetes_job_read(object, arena, &job);
+    struct job_entry *entry = job.is_managed ? find_or_add(executor, job.name) : NULL;
+    if (entry) {
+        count(executor, entry, -1);
+        (void)snprintf(entry->owner, sizeof(entry->owner), "%.*s", BYTES_FORMAT(job.owner));
+        entry->exists = true;
+        entry->is_listed = true;
+        entry->is_mine = strcmp(entry->owner, executor->options.instance_id) == 0;
+        entry->is_active = job.is_active;
+        entry->is_finished = job.is_finished;
+        entry->is_reported = entry->is_reported || job.is_reported;
+        count(executor, entry, 1);
+        executor_kubernetes_consider(executor, entry);
+        executor->events->on_free_slots(executor->context, &executor->base);
+    }
+    arena_free(&arena);
+}
+
+static void on_job(void *context, struct json object)
+{
+    executor_kubernetes_see_job(context, object);
+}
+
+static void on_job_deleted(void *context, struct json object)
+{
+    struct executor_kubernetes *executor = context;
+    struct arena *arena = arena_new(256);
+    struct kubernetes_job job;
+    kubernetes_job_read(object, arena, &job);
+    struct job_entry *entry = executor_kubernetes_find(executor, job.name);
+    if (entry) {
+        remove_entry(executor, entry);
+        executor->events->on_free_slots(executor->context, &executor->base);
+    }
+    arena_free(&arena);
+}
+
+static void on_jobs_listing(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        ((struct job_entry *)value)->is_listed = false;
+    }
+}
+
+static void on_jobs_listed(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        struct job_entry *entry = value;
+        if (entry->exists && !entry->is_listed) {
+            remove_entry(executor, entry);
+        }
+    }
+    executor_kubernetes_check_ready(executor);
+}
+
+/* Pods */
+
+static struct bytes job_name_of(struct json pod, struct arena *arena)
+{
+    struct json labels = json_get(json_get(pod, "metadata"), "labels");
+    struct bytes name = {NULL, 0};
+    if (!json_text(json_get(labels, JOB_NAME_LABEL), arena, &name)) {
+        (void)!json_text(json_get(labels, OLD_JOB_NAME_LABEL), arena, &name);
+    }
+    return name;
+}
+
+/* Keeps what the completion will need. */
+static void keep_facts(struct job_entry *entry, const struct job_pod *pod)
+{
+    struct arena *arena = arena_new(256);
+    struct pod_facts *facts = arena_alloc(arena, sizeof(*facts));
+    facts->arena = arena;
+    facts->pod = *pod;
+    facts->pod.name = arena_copy(arena, pod->name);
+    facts->pod.container = arena_copy(arena, pod->container);
+    facts->pod.reason = arena_copy(arena, pod->reason);
+    facts->pod.message = arena_copy(arena, pod->message);
+    drop_facts(entry);
+    entry->pod = facts;
+}
+
+/* Tells that the task has begun, for those that track it. */
+static void tell_running(struct executor_kubernetes *executor, struct job_entry *entry,
+                         struct json pod, struct arena *arena)
+{
+    struct json annotations = json_get(json_get(pod, "metadata"), "annotations");
+    struct completion running = {.receipt = bytes_from_text(entry->name)};
+    entry->is_running = true;
+    if (json_text(json_get(annotations, "petiole.dev/message"), arena, &running.record)) {
+        executor->events->on_running(executor->context, &running);
+    }
+}
+
+static void on_pod(void *context, struct json object)
+{
+    struct executor_kubernetes *executor = context;
+    struct arena *arena = arena_new(1024);
+    struct job_pod pod;
+    struct job_entry *entry = find_or_add(executor, job_name_of(object, arena));
+    if (entry && !entry->is_reported) {
+        job_failure_read_pod(object, arena, &pod);
+        bool is_stuck = job_failure_is_stuck(&pod);
+        if (!is_stuck) {
+            entry->stuck_since_ms = 0;
+        } else if (entry->stuck_since_ms == 0) {
+            entry->stuck_since_ms = loop_now_ms(executor->loop);
+        }
+        if (pod.state == JOB_POD_ENDED || is_stuck) {
+            keep_facts(entry, &pod);
+        } else if (pod.state == JOB_POD_RUNNING && !entry->is_running && entry->is_mine) {
+            tell_running(executor, entry, object, arena);
+        }
+        executor_kubernetes_consider(executor, entry);
+    }
+    arena_free(&arena);
+}
+
+static void on_pod_deleted(void *context, struct json object)
+{
+    struct executor_kubernetes *executor = context;
+    struct arena *arena = arena_new(256);
+    struct job_entry *entry = executor_kubernetes_find(executor, job_name_of(object, arena));
+    if (entry && !entry->exists) {
+        remove_entry(executor, entry); /* its Job went before */
+    }
+    arena_free(&arena);
+}
+
+static void on_pods_listing(void *context)
+{
+    /* facts are only ever replaced: a pod that is gone has told all it had to tell */
+    (void)context;
+}
+
+static void on_listed(void *context)
+{
+    executor_kubernetes_check_ready(context);
+}
+
+/* Stuck pods: images get a grace, the rest is certain */
+static bool is_past_grace(const struct executor_kubernetes *executor, const struct job_entry *entry)
+{
+    if (entry->stuck_since_ms == 0 || !entry->pod || !job_failure_is_stuck(&entry->pod->pod)) {
+        return false;
+    }
+    bool is_image = bytes_equal(entry->pod->pod.reason, BYTES("ErrImagePull"))
+                    || bytes_equal(entry->pod->pod.reason, BYTES("ImagePullBackOff"));
+    int64_t stuck_ms = loop_now_ms(executor->loop) - entry->stuck_since_ms;
+    return !is_image || stuck_ms >= IMAGE_GRACE_MS;
+}
+
+void executor_kubernetes_sweep(struct executor_kubernetes *executor)
+{
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        struct job_entry *entry = value;
+        if (entry->exists && entry->is_mine && is_past_grace(executor, entry)) {
+            entry->is_stuck = true;
+        }
+        executor_kubernetes_consider(executor, entry);
+    }
+}
+
+/* Quotas */
+
+static void recount_quota(struct executor_kubernetes *executor)
+{
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    executor->quota = (struct job_quota){.count = 0};
+    while (map_next(executor->quotas, &position, &name, &value)) {
+        struct json object;
+        if (json_parse(bytes_from_text(value), &object, NULL)) {
+            job_quota_add(&executor->quota, object);
+        }
+    }
+    executor->events->on_free_slots(executor->context, &executor->base);
+}
+
+static void set_quota(struct executor_kubernetes *executor, struct json object, bool is_there)
+{
+    struct arena *arena = arena_new(256);
+    struct bytes name = {NULL, 0};
+    if (json_text(json_get(json_get(object, "metadata"), "name"), arena, &name)) {
+        char *old = is_there ? map_set(executor->quotas, name, memory_text(object.text))
+                             : map_remove(executor->quotas, name);
+        memory_free(&old);
+        recount_quota(executor);
+    }
+    arena_free(&arena);
+}
+
+static void on_quota(void *context, struct json object)
+{
+    set_quota(context, object, true);
+}
+
+static void on_quota_deleted(void *context, struct json object)
+{
+    set_quota(context, object, false);
+}
+
+static void on_quotas_listing(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->quotas, &position, &name, &value)) {
+        char *text = map_remove(executor->quotas, name);
+        memory_free(&text);
+    }
+}
+
+static void on_trouble(void *context, const struct error *error, int64_t retry_ms)
+{
+    executor_kubernetes_warn(context, "Kubernetes: %s. Trying again in %.2f seconds...",
+                             error->message, (double)retry_ms / 1000);
+}
+
+static const struct kubernetes_watch_events jobs_events = {
+    .on_listing = on_jobs_listing,
+    .on_object = on_job,
+    .on_deleted = on_job_deleted,
+    .on_listed = on_jobs_listed,
+    .on_trouble = on_trouble,
+};
+static const struct kubernetes_watch_events pods_events = {
+    .on_listing = on_pods_listing,
+    .on_object = on_pod,
+    .on_deleted = on_pod_deleted,
+    .on_listed = on_listed,
+    .on_trouble = on_trouble,
+};
+static const struct kubernetes_watch_events quotas_events = {
+    .on_listing = on_quotas_listing,
+    .on_object = on_quota,
+    .on_deleted = on_quota_deleted,
+    .on_listed = on_listed,
+    .on_trouble = on_trouble,
+};
+
+void executor_kubernetes_observe(struct executor_kubernetes *executor)
+{
+    kubernetes_watch_close(&executor->jobs_watch);
+    executor->jobs_watch = kubernetes_watch_open(executor->api, EXECUTOR_KUBERNETES_JOBS,
+                                                 KUBERNETES_JOB_SELECTOR, &jobs_events, executor);
+    if (!executor->pods_watch) {
+        executor->pods_watch =
+            kubernetes_watch_open(executor->api, EXECUTOR_KUBERNETES_PODS, KUBERNETES_JOB_SELECTOR,
+                                  &pods_events, executor);
+        executor->quotas_watch = kubernetes_watch_open(executor->api, EXECUTOR_KUBERNETES_QUOTAS,
+                                                       NULL, &quotas_events, executor);
+    }
+}

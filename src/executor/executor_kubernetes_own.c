@@ -1,0 +1,355 @@
+/*
+ * Who reports a Job: its owner, as long as its Lease lives. Ours is renewed every five seconds; a
+ * Lease of another worker that has not changed for fifteen, by our clock, has run out, and its Jobs
+ * are taken over one by one, each by a PATCH that only one of us can win
+ * (client-go/tools/leaderelection).
+ */
+#include <stdio.h>
+#include <time.h>
+
+#include "executor/executor_kubernetes_private.h"
+
+#define LEASE_HEAD      "petiole-"
+#define LEASE_MARGIN_MS 3000 /* between our last renewal and what others may think */
+#define MAX_TAKE_OVERS  64   /* at a time */
+
+/* A Job being looked for, or taken over. */
+struct check {
+    struct list_node node;
+    struct executor_kubernetes *executor;
+    char name[JOB_NAME_SIZE];
+    void (*on_found)(void *context, bool ok, bool exists); /* NULL: a take-over */
+    void *context;
+    struct kubernetes_call *call;
+};
+
+static void end_check(struct check *check)
+{
+    list_remove(&check->node);
+    kubernetes_api_cancel(&check->call);
+    memory_free(&check);
+}
+
+static struct check *new_check(struct executor_kubernetes *executor, struct bytes name)
+{
+    struct check *check = memory_new(sizeof(*check));
+    check->executor = executor;
+    memcpy(check->name, name.data,
+           name.length < sizeof(check->name) ? name.length : sizeof(check->name) - 1);
+    list_append(&executor->checks, &check->node);
+    return check;
+}
+
+void executor_kubernetes_end_checks(struct executor_kubernetes *executor)
+{
+    struct list_node *node = NULL;
+    while ((node = list_first(&executor->checks)) != NULL) {
+        struct check *check = list_entry(node, struct check, node);
+        if (check->on_found) {
+            check->on_found(check->context, false, false);
+        }
+        end_check(check);
+    }
+}
+
+/* Receipts */
+
+static void on_receipt(void *context, const struct kubernetes_answer *answer)
+{
+    struct check *check = context;
+    check->call = NULL;
+    bool is_known = answer->verdict == KUBERNETES_DONE || answer->verdict == KUBERNETES_NOT_FOUND;
+    check->on_found(check->context, is_known, answer->verdict == KUBERNETES_DONE);
+    end_check(check);
+}
+
+void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_name,
+                                       void (*on_found)(void *context, bool ok, bool exists),
+                                       void *context)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    struct check *check = new_check(executor, job_name);
+    check->on_found = on_found;
+    check->context = context;
+    check->call = kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, check->name,
+                                      NULL, bytes_of(NULL, 0), on_receipt, check);
+}
+
+/* Take-over */
+
+static void on_taken(void *context, const struct kubernetes_answer *answer)
+{
+    struct check *check = context;
+    check->call = NULL;
+    if (answer->verdict == KUBERNETES_DONE) {
+        executor_kubernetes_see_job(check->executor, answer->body);
+    }
+    end_check(check); /* a conflict: somebody else was first, and the watch will say so */
+}
+
+static void on_orphan(void *context, const struct kubernetes_answer *answer)
+{
+    struct check *check = context;
+    struct executor_kubernetes *executor = check->executor;
+    struct arena *arena = arena_new(1024);
+    struct kubernetes_job job = {.is_managed = false};
+    check->call = NULL;
+    if (answer->verdict == KUBERNETES_DONE) {
+        kubernetes_job_read(answer->body, arena, &job);
+    }
+    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(check->name));
+    if (job.is_managed && !job.is_reported && entry && bytes_equal_text(job.owner, entry->owner)) {
+        struct buffer patch;
+        buffer_init(&patch, 1024);
+        kubernetes_job_append_owner(&patch, executor->options.instance_id, job.resource_version);
+        check->call = kubernetes_api_call(executor->api, "PATCH", EXECUTOR_KUBERNETES_JOBS,
+                                          check->name, NULL, buffer_view(&patch), on_taken, check);
+        buffer_fini(&patch);
+    } else {
+        end_check(check);
+    }
+    arena_free(&arena);
+}
+
+static bool has_run_out(const struct executor_kubernetes *executor, const char *owner)
+{
+    const struct foreign_lease *lease = map_get(executor->leases, bytes_from_text(owner));
+    return !lease || loop_now_ms(executor->loop) - lease->changed_ms > EXECUTOR_KUBERNETES_LEASE_MS;
+}
+
+/* Begins to take over the Jobs of workers that are gone. */
+static void take_over(struct executor_kubernetes *executor)
+{
+    size_t position = 0;
+    size_t begun = 0;
+    struct bytes name;
+    void *value = NULL;
+    if (!list_is_empty(&executor->checks)) {
+        return; /* the last round is not over */
+    }
+    while (begun < MAX_TAKE_OVERS && map_next(executor->jobs, &position, &name, &value)) {
+        const struct job_entry *entry = value;
+        if (!entry->exists || entry->is_mine || entry->is_reported
+            || !has_run_out(executor, entry->owner)) {
+            continue;
+        }
+        struct check *check = new_check(executor, name);
+        check->call = kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS,
+                                          check->name, NULL, bytes_of(NULL, 0), on_orphan, check);
+        begun++;
+    }
+}
+
+/* Other workers' Leases */
+
+/* Whether a Job of `owner` is still to be reported. */
+static bool has_jobs(const struct executor_kubernetes *executor, struct bytes owner)
+{
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        const struct job_entry *entry = value;
+        if (entry->exists && !entry->is_reported && bytes_equal_text(owner, entry->owner)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_lease_deleted(void *context, const struct kubernetes_answer *answer)
+{
+    struct check *check = context;
+    (void)answer; /* the next list shows whether it is gone */
+    check->call = NULL;
+    end_check(check);
+}
+
+static void delete_lease(struct executor_kubernetes *executor, struct bytes owner)
+{
+    char name[64];
+    (void)snprintf(name, sizeof(name), LEASE_HEAD "%.*s", BYTES_FORMAT(owner));
+    struct check *check = new_check(executor, owner);
+    check->call = kubernetes_api_call(executor->api, "DELETE", EXECUTOR_KUBERNETES_LEASES, name,
+                                      NULL, bytes_of(NULL, 0), on_lease_deleted, check);
+}
+
+static void see_lease(struct executor_kubernetes *executor, struct json object, struct arena *arena)
+{
+    struct bytes name = {NULL, 0};
+    struct bytes renewed = {NULL, 0};
+    (void)!json_text(json_get(json_get(object, "metadata"), "name"), arena, &name);
+    (void)!json_text(json_get(json_get(object, "spec"), "renewTime"), arena, &renewed);
+    struct bytes owner = bytes_skip(name, sizeof(LEASE_HEAD) - 1);
+    if (!bytes_starts_with(name, BYTES(LEASE_HEAD)) || owner.length == 0
+        || bytes_equal_text(owner, executor->options.instance_id)) {
+        return;
+    }
+    struct foreign_lease *lease = map_get(executor->leases, owner);
+    if (!lease) {
+        lease = memory_new(sizeof(*lease));
+        lease->changed_ms = loop_now_ms(executor->loop);
+        (void)map_set(executor->leases, owner, lease);
+    } else if (!bytes_equal_text(renewed, lease->renew_time)) {
+        lease->changed_ms = loop_now_ms(executor->loop);
+    }
+    lease->is_listed = true;
+    (void)snprintf(lease->renew_time, sizeof(lease->renew_time), "%.*s", BYTES_FORMAT(renewed));
+}
+
+/* Forgets Leases that are gone, and deletes those that have run out and own nothing more. */
+static void sort_leases(struct executor_kubernetes *executor)
+{
+    size_t position = 0;
+    struct bytes owner;
+    void *value = NULL;
+    while (map_next(executor->leases, &position, &owner, &value)) {
+        struct foreign_lease *lease = value;
+        bool is_over =
+            loop_now_ms(executor->loop) - lease->changed_ms > 4 * EXECUTOR_KUBERNETES_LEASE_MS;
+        if (!lease->is_listed) {
+            (void)map_remove(executor->leases, owner);
+            memory_free(&lease);
+        } else if (is_over && !has_jobs(executor, owner)) {
+            delete_lease(executor, owner);
+            lease->changed_ms = loop_now_ms(executor->loop);
+        } else {
+            lease->is_listed = false;
+        }
+    }
+}
+
+static void on_leases(void *context, const struct kubernetes_answer *answer)
+{
+    struct executor_kubernetes *executor = context;
+    executor->list_call = NULL;
+    if (answer->verdict != KUBERNETES_DONE) {
+        return; /* asked again with the next tick */
+    }
+    struct arena *arena = arena_new(4096);
+    struct json_walk walk = json_walk(json_get(answer->body, "items"));
+    struct json item;
+    while (json_next_element(&walk, &item)) {
+        see_lease(executor, item, arena);
+    }
+    arena_free(&arena);
+    sort_leases(executor);
+    executor->leases_known = true;
+    if (executor->is_ready && executor_kubernetes_is_owner(executor)) {
+        take_over(executor);
+    }
+    executor_kubernetes_check_ready(executor);
+}
+
+/* Our own */
+
+bool executor_kubernetes_is_owner(const struct executor_kubernetes *executor)
+{
+    return executor->lease_renewed_ms > 0
+           && loop_now_ms(executor->loop) - executor->lease_renewed_ms
+                  < EXECUTOR_KUBERNETES_LEASE_MS - LEASE_MARGIN_MS;
+}
+
+static void append_lease(struct buffer *body, const struct executor_kubernetes *executor)
+{
+    double wall_s = loop_wall_s(executor->loop);
+    time_t seconds = (time_t)wall_s;
+    struct tm utc;
+    char stamp[32];
+    (void)gmtime_r(&seconds, &utc);
+    (void)strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc);
+    (void)buffer_format(
+        body,
+        "{\"apiVersion\":\"coordination.k8s.io/v1\",\"kind\":\"Lease\",\"metadata\":"
+        "{\"name\":\"" LEASE_HEAD "%s\",\"labels\":{\"app.kubernetes.io/managed-by\":"
+        "\"petiole\"}},\"spec\":{\"holderIdentity\":\"%s\","
+        "\"leaseDurationSeconds\":%d,\"renewTime\":\"%s.%06dZ\"}}",
+        executor->options.instance_id, executor->options.instance_id,
+        EXECUTOR_KUBERNETES_LEASE_MS / 1000, stamp, (int)((wall_s - (double)seconds) * 1e6));
+}
+
+static void send_lease(struct executor_kubernetes *executor, bool create);
+
+static void on_renewed(void *context, const struct kubernetes_answer *answer)
+{
+    struct executor_kubernetes *executor = context;
+    executor->lease_call = NULL;
+    if (answer->verdict == KUBERNETES_NOT_FOUND) {
+        send_lease(executor, true);
+        return;
+    }
+    if (answer->verdict == KUBERNETES_EXISTS) {
+        send_lease(executor, false);
+        return;
+    }
+    if (answer->verdict != KUBERNETES_DONE) {
+        if (answer->verdict == KUBERNETES_REFUSED) {
+            executor_kubernetes_warn(executor, "the Lease cannot be renewed: %s", answer->message);
+        }
+        return; /* tried again with the next tick */
+    }
+    bool was_lost = executor->lease_renewed_ms > 0 && !executor_kubernetes_is_owner(executor);
+    executor->lease_renewed_ms = loop_now_ms(executor->loop);
+    if (was_lost) {
+        /* Others may have taken Jobs over meanwhile: see who owns what before anything is
+         * reported. */
+        executor_kubernetes_observe(executor);
+    }
+    executor_kubernetes_check_ready(executor);
+}
+
+static void send_lease(struct executor_kubernetes *executor, bool create)
+{
+    char name[64];
+    struct buffer body;
+    buffer_init(&body, 2048);
+    append_lease(&body, executor);
+    (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
+    executor->lease_call =
+        kubernetes_api_call(executor->api, create ? "POST" : "PATCH", EXECUTOR_KUBERNETES_LEASES,
+                            create ? NULL : name, NULL, buffer_view(&body), on_renewed, executor);
+    buffer_fini(&body);
+}
+
+static void on_tick(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    loop_start_timer(executor->loop, &executor->tick, EXECUTOR_KUBERNETES_TICK_MS);
+    if (!executor->lease_call) {
+        send_lease(executor, executor->lease_renewed_ms == 0);
+    }
+    if (!executor->list_call) {
+        executor->list_call =
+            kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_LEASES, NULL,
+                                "labelSelector=app.kubernetes.io%2Fmanaged-by%3Dpetiole",
+                                bytes_of(NULL, 0), on_leases, executor);
+    }
+    executor_kubernetes_sweep(executor);
+}
+
+void executor_kubernetes_own(struct executor_kubernetes *executor)
+{
+    executor->tick = (struct timer){.on_due = on_tick, .context = executor};
+    on_tick(executor);
+}
+
+static void on_disowned(void *context, const struct kubernetes_answer *answer)
+{
+    struct executor_kubernetes *executor = context;
+    (void)answer; /* a Lease that stays runs out */
+    executor->lease_call = NULL;
+    executor->lease_renewed_ms = 0;
+    executor_kubernetes_check_closed(executor);
+}
+
+void executor_kubernetes_disown(struct executor_kubernetes *executor)
+{
+    char name[64];
+    loop_stop_timer(executor->loop, &executor->tick);
+    kubernetes_api_cancel(&executor->lease_call);
+    kubernetes_api_cancel(&executor->list_call);
+    (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
+    executor->lease_call =
+        kubernetes_api_call(executor->api, "DELETE", EXECUTOR_KUBERNETES_LEASES, name, NULL,
+                            bytes_of(NULL, 0), on_disowned, executor);
+}

@@ -1,0 +1,165 @@
+/*
+ * What the files of the Kubernetes executor share:
+ *   executor_kubernetes.c           life cycle, slots
+ *   executor_kubernetes_submit.c    from request to Job
+ *   executor_kubernetes_observe.c   watches, and what is known of each Job
+ *   executor_kubernetes_complete.c  from finished Job to outcome, and letting it go
+ *   executor_kubernetes_own.c       Lease and take-over
+ */
+#ifndef PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_PRIVATE_H
+#define PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_PRIVATE_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "executor/executor_kubernetes.h"
+#include "executor/job_failure.h"
+#include "executor/job_name.h"
+#include "executor/job_quota.h"
+#include "executor/job_template.h"
+#include "executor/kubernetes_api.h"
+#include "executor/kubernetes_job.h"
+#include "executor/kubernetes_watch.h"
+
+#define EXECUTOR_KUBERNETES_JOBS   "batch/v1 jobs"
+#define EXECUTOR_KUBERNETES_PODS   "v1 pods"
+#define EXECUTOR_KUBERNETES_QUOTAS "v1 resourcequotas"
+#define EXECUTOR_KUBERNETES_LEASES "coordination.k8s.io/v1 leases"
+
+#define EXECUTOR_KUBERNETES_TICK_MS  5000
+#define EXECUTOR_KUBERNETES_LEASE_MS 15000
+
+/* What is known of an ended (or stuck) pod until its Job is reported. */
+struct pod_facts {
+    struct arena *arena; /* owned; holds this struct too */
+    struct job_pod pod;
+};
+
+/* One Job; all that is kept of it. */
+struct job_entry {
+    char name[JOB_NAME_SIZE];
+    char owner[24];        /* instance id */
+    struct pod_facts *pod; /* owned; NULL: nothing worth keeping */
+    int64_t stuck_since_ms;
+    bool exists;    /* the Job itself was seen (else only its pod) */
+    bool is_listed; /* told since the last list began */
+    bool is_mine;
+    bool is_active;  /* has a pod that the quota counts */
+    bool is_running; /* its pod has begun */
+    bool is_finished;
+    bool is_stuck; /* its pod waits for what will not come: reported, then deleted */
+    bool is_settled;
+    bool is_completing; /* on its way to on_completed, or there */
+    bool is_reported;
+};
+
+/* Another worker's Lease, as we saw it change: its clock is not trusted. */
+struct foreign_lease {
+    char renew_time[40];
+    int64_t changed_ms;
+    bool is_listed;
+};
+
+struct executor_kubernetes {
+    struct executor base;
+    struct loop *loop;
+    struct executor_kubernetes_options options;
+    const struct executor_events *events;
+    void *context;
+    struct kubernetes_api *api;
+    struct job_template **templates; /* owned */
+    size_t template_count;
+
+    struct map *jobs;        /* name -> struct job_entry */
+    size_t unfinished_count; /* of ours */
+    size_t waiting_count;    /* of those, without a pod that the quota counts */
+    struct list submissions;
+    size_t submission_count;
+    struct list farewells;   /* reported Jobs on their way out */
+    struct list completions; /* finished Jobs being read */
+    struct list checks;      /* receipts being looked for, and take-overs */
+
+    struct kubernetes_watch *jobs_watch;
+    struct kubernetes_watch *pods_watch;
+    struct kubernetes_watch *quotas_watch;
+    struct map *quotas; /* name -> its JSON text */
+    struct job_quota quota;
+
+    struct map *leases;       /* instance id -> struct foreign_lease */
+    int64_t lease_renewed_ms; /* when our Lease was last renewed; 0: never */
+    bool leases_known;
+    struct kubernetes_call *lease_call;
+    struct kubernetes_call *list_call;
+    struct timer tick;
+
+    bool is_ready;
+    bool is_closing;
+    struct timer close_timer;
+    struct loop_call closed;
+    void (*on_closed)(void *context);
+    void *closed_context;
+};
+
+struct executor_kubernetes *executor_kubernetes_of(const struct executor *base);
+
+/* Tells an operator; LOG_WARNING of log.h. */
+void executor_kubernetes_warn(struct executor_kubernetes *executor, const char *format, ...)
+    PRINTF_FORMAT(2, 3);
+
+/* Looks whether everything is listed and owned, and says on_ready once. */
+void executor_kubernetes_check_ready(struct executor_kubernetes *executor);
+
+/* When closing: looks whether nothing is under way any more. */
+void executor_kubernetes_check_closed(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_submit.c */
+
+void executor_kubernetes_submit(struct executor *base, struct request *request);
+
+/* Ends submissions: those that wait for another try at once, with `force` all. */
+void executor_kubernetes_end_submissions(struct executor_kubernetes *executor, bool force);
+
+/* executor_kubernetes_observe.c */
+
+/* Opens the watches. */
+void executor_kubernetes_observe(struct executor_kubernetes *executor);
+
+/* Takes a Job object into account, wherever it came from. */
+void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct json object);
+
+/* The entry of `name`, or NULL. */
+struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *executor,
+                                           struct bytes name);
+
+/* Puts a Job that was just created or adopted into the books. */
+void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name);
+
+/* Changes the marks that counts depend on. */
+void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
+                                       struct job_entry *entry);
+
+/* Looks at every entry again: stuck pods, Jobs that can be completed. */
+void executor_kubernetes_sweep(struct executor_kubernetes *executor);
+
+/* Frees all entries. */
+void executor_kubernetes_free_entries(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_complete.c */
+
+/* Begins to complete `entry` when that is possible now. */
+void executor_kubernetes_consider(struct executor_kubernetes *executor, struct job_entry *entry);
+void executor_kubernetes_forget(struct executor *base, struct bytes receipt);
+void executor_kubernetes_end_completions(struct executor_kubernetes *executor);
+void executor_kubernetes_end_farewells(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_own.c */
+
+/* Creates the Lease and keeps it; begins the ticks. */
+void executor_kubernetes_own(struct executor_kubernetes *executor);
+
+/* Whether our Lease is fresh enough to report. */
+bool executor_kubernetes_is_owner(const struct executor_kubernetes *executor);
+
+void executor_kubernetes_disown(struct executor_kubernetes *executor);
+void executor_kubernetes_end_checks(struct executor_kubernetes *executor);
+
+#endif

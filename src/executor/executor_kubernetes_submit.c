@@ -1,0 +1,222 @@
+/* From request to Job: render, POST, and what the answer means. */
+#include <stdlib.h>
+
+#include "executor/executor_kubernetes_private.h"
+
+#define RETRY_FIRST_MS 500
+#define RETRY_MOST_MS  30000
+
+struct submission {
+    struct list_node node;
+    struct executor_kubernetes *executor;
+    struct request *request; /* borrowed until started or finished */
+    char name[JOB_NAME_SIZE];
+    char *body; /* owned by jansson's allocator: the Job as JSON */
+    unsigned attempts;
+    struct loop_call begin;
+    struct timer timer;
+    struct kubernetes_call *call;
+};
+
+static void post(void *context);
+
+/* Takes the submission out of the books and gives its request. */
+static struct request *end_submission(struct submission *submission)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    struct request *request = submission->request;
+    list_remove(&submission->node);
+    executor->submission_count--;
+    loop_cancel(executor->loop, &submission->begin);
+    loop_stop_timer(executor->loop, &submission->timer);
+    kubernetes_api_cancel(&submission->call);
+    free(submission->body);
+    memory_free(&submission);
+    return request;
+}
+
+static void end_with(struct submission *submission, const struct outcome *outcome)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    struct request *request = end_submission(submission);
+    executor->events->on_finished(executor->context, request, outcome);
+    executor->events->on_free_slots(executor->context, &executor->base);
+    executor_kubernetes_check_closed(executor);
+}
+
+static void fail(struct submission *submission, const char *category, const char *sentence)
+{
+    struct outcome outcome;
+    executor_failure(submission->request->arena, category, sentence, NULL, &outcome);
+    end_with(submission, &outcome);
+}
+
+/* The Job exists: from here on it is the receipt. */
+static void started(struct submission *submission)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    char name[JOB_NAME_SIZE];
+    memcpy(name, submission->name, sizeof(name));
+    struct request *request = end_submission(submission);
+    executor_kubernetes_note_created(executor, name);
+    executor->events->on_started(executor->context, request, bytes_from_text(name));
+    executor_kubernetes_check_closed(executor);
+}
+
+/* Tries again later; when closing, the message goes back instead: its Job's name keeps it
+ * single. */
+static void try_later(struct submission *submission, int64_t asked_ms)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    if (executor->is_closing) {
+        struct outcome outcome = {.kind = OUTCOME_REJECT, .requeue = true};
+        end_with(submission, &outcome);
+        return;
+    }
+    int64_t delay_ms =
+        loop_backoff_ms(executor->loop, RETRY_FIRST_MS, submission->attempts++, RETRY_MOST_MS);
+    loop_start_timer(executor->loop, &submission->timer, asked_ms > delay_ms ? asked_ms : delay_ms);
+}
+
+/* Adopting */
+
+/* Only a Job of the same message is ours (contracts: 409). */
+static bool is_same(const struct submission *submission, const struct kubernetes_job *job)
+{
+    char digest[65];
+    message_digest(&submission->request->message, digest);
+    return job->is_managed && bytes_equal(job->task_id, submission->request->message.id)
+           && bytes_equal_text(job->digest, digest);
+}
+
+static void on_existing(void *context, const struct kubernetes_answer *answer)
+{
+    struct submission *submission = context;
+    submission->call = NULL;
+    if (answer->verdict == KUBERNETES_NOT_FOUND) {
+        submission->attempts = 0;
+        try_later(submission, 0); /* it went between the two requests */
+        return;
+    }
+    if (answer->verdict != KUBERNETES_DONE) {
+        try_later(submission, answer->retry_after_ms);
+        return;
+    }
+    struct arena *arena = arena_new(1024);
+    struct kubernetes_job job;
+    kubernetes_job_read(answer->body, arena, &job);
+    if (is_same(submission, &job)) {
+        executor_kubernetes_see_job(submission->executor, answer->body);
+        started(submission);
+    } else {
+        const char *sentence = arena_format(
+            submission->request->arena,
+            "Job %s exists already and is not of this task: delete it, or send the task under "
+            "another id",
+            submission->name);
+        fail(submission, "JobNameConflict", sentence);
+    }
+    arena_free(&arena);
+}
+
+static void on_posted(void *context, const struct kubernetes_answer *answer)
+{
+    struct submission *submission = context;
+    struct executor_kubernetes *executor = submission->executor;
+    submission->call = NULL;
+    switch (answer->verdict) {
+    case KUBERNETES_DONE:
+        started(submission);
+        break;
+    case KUBERNETES_EXISTS:
+        submission->call =
+            kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, submission->name,
+                                NULL, bytes_of(NULL, 0), on_existing, submission);
+        break;
+    case KUBERNETES_CONFLICT:
+    case KUBERNETES_QUOTA:
+    case KUBERNETES_BUSY:
+        try_later(submission, answer->retry_after_ms);
+        break;
+    case KUBERNETES_NOT_FOUND:
+    case KUBERNETES_GONE:
+    case KUBERNETES_REFUSED:
+    default:
+        fail(submission, "AdmissionDenied",
+             arena_format(submission->request->arena, "the API server refuses Job %s: %s",
+                          submission->name, answer->message));
+        break;
+    }
+}
+
+static void post(void *context)
+{
+    struct submission *submission = context;
+    submission->call =
+        kubernetes_api_call(submission->executor->api, "POST", EXECUTOR_KUBERNETES_JOBS, NULL, NULL,
+                            bytes_from_text(submission->body), on_posted, submission);
+}
+
+/* Building */
+
+static bool build(struct submission *submission, struct error *reterr)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    const struct request *request = submission->request;
+    const struct kubernetes_job_marks marks = {
+        .name = submission->name,
+        .namespace_name = executor->options.namespace_name,
+        .instance_id = executor->options.instance_id,
+        .tenant = executor->options.tenant,
+    };
+    json_t *job = job_template_render(executor->templates[request->type->job_template_index],
+                                      &request->message, reterr);
+    if (!job) {
+        return false;
+    }
+    bool is_built = kubernetes_job_complete(job, request, &marks, reterr);
+    submission->body = is_built ? json_dumps(job, JSON_COMPACT) : NULL;
+    json_decref(job);
+    if (is_built && !submission->body) {
+        return error_set(reterr, ERROR_INVALID, "the Job cannot be written as JSON");
+    }
+    return is_built;
+}
+
+static void begin(void *context)
+{
+    struct submission *submission = context;
+    struct error error = {0};
+    job_name_format(&submission->request->message, 0, submission->name);
+    if (build(submission, &error)) {
+        post(submission);
+    } else {
+        fail(submission, error.kind == ERROR_TOO_LARGE ? "MessageTooLarge" : "TemplateError",
+             error.message);
+    }
+}
+
+void executor_kubernetes_submit(struct executor *base, struct request *request)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    struct submission *submission = memory_new(sizeof(*submission));
+    submission->executor = executor;
+    submission->request = request;
+    submission->begin = (struct loop_call){.function = begin, .context = submission};
+    submission->timer = (struct timer){.on_due = post, .context = submission};
+    list_append(&executor->submissions, &submission->node);
+    executor->submission_count++;
+    loop_defer(executor->loop, &submission->begin);
+}
+
+void executor_kubernetes_end_submissions(struct executor_kubernetes *executor, bool force)
+{
+    list_for_each(node, following, &executor->submissions) {
+        struct submission *submission = list_entry(node, struct submission, node);
+        if (force || !submission->call) {
+            struct outcome outcome = {.kind = OUTCOME_REJECT, .requeue = true};
+            struct request *request = end_submission(submission);
+            executor->events->on_finished(executor->context, request, &outcome);
+        }
+    }
+}

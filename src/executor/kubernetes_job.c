@@ -1,0 +1,293 @@
+#include "executor/kubernetes_job.h"
+
+#include <stdio.h>
+
+#include "codec/message_record.h"
+#include "executor/executor.h"
+
+#define LABEL(name)    "petiole.dev/" name
+#define CREATED_TTL_S  86400 /* until the result is stored */
+#define LONGEST_WAIT_S 86400 /* for quota and nodes, when there is a hard limit */
+#define LIMIT_GRACE_S  30    /* for the runner's own timer to be first */
+#define MAX_LABEL      63
+#define MESSAGE_VOLUME "petiole-message"
+#define MESSAGE_FOLDER "/etc/petiole"
+#define MESSAGE_FILE   "message"
+
+/* Trees */
+
+/* The object at `key`, made when it is missing or no object. Borrowed from `parent`. */
+static json_t *object_at(json_t *parent, const char *key)
+{
+    json_t *child = json_object_get(parent, key);
+    if (!json_is_object(child)) {
+        (void)json_object_set_new(parent, key, json_object());
+        child = json_object_get(parent, key);
+    }
+    return child;
+}
+
+static json_t *array_at(json_t *parent, const char *key)
+{
+    json_t *child = json_object_get(parent, key);
+    if (!json_is_array(child)) {
+        (void)json_object_set_new(parent, key, json_array());
+        child = json_object_get(parent, key);
+    }
+    return child;
+}
+
+static void set_text(json_t *object, const char *key, struct bytes text)
+{
+    json_t *value = json_stringn(text.data ? text.data : "", text.length);
+    /* Not UTF-8 can only be a record of ours gone wrong; a key without a value is refused by the
+     * API. */
+    (void)json_object_set_new(object, key, value ? value : json_null());
+}
+
+static void set_default(json_t *object, const char *key, json_t *value)
+{
+    if (json_object_get(object, key)) {
+        json_decref(value);
+    } else {
+        (void)json_object_set_new(object, key, value);
+    }
+}
+
+/* Marks */
+
+/* `text` as a label's value: letters, digits, "-", "_" and ".", cut to 63, ends are letters or
+ * digits. */
+static struct bytes label_value(struct bytes text, char storage[MAX_LABEL])
+{
+    size_t length = 0;
+    for (size_t index = 0; index < text.length && length < MAX_LABEL; index++) {
+        char byte = text.data[index];
+        bool is_plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
+                        || (byte >= '0' && byte <= '9');
+        if (!is_plain && length == 0) {
+            continue;
+        }
+        storage[length++] = (char)(is_plain || byte == '.' || byte == '_' ? byte : '-');
+    }
+    while (length > 0 && memchr("-_.", storage[length - 1], 3)) {
+        length--;
+    }
+    return bytes_of(storage, length);
+}
+
+static void set_label(json_t *labels, const char *key, struct bytes text)
+{
+    char storage[MAX_LABEL];
+    set_text(labels, key, label_value(text, storage));
+}
+
+static void set_labels(json_t *metadata, const struct request *request,
+                       const struct kubernetes_job_marks *marks)
+{
+    json_t *labels = object_at(metadata, "labels");
+    const struct message *message = &request->message;
+    set_text(labels, "app.kubernetes.io/managed-by", BYTES("petiole"));
+    set_label(labels, "app.kubernetes.io/name", message->task);
+    set_label(labels, "app.kubernetes.io/component", BYTES("task"));
+    set_label(labels, LABEL("task-id"), message->id);
+    set_label(labels, LABEL("task-name"), message->task);
+    set_label(labels, LABEL("queue"), message->queue);
+    set_label(labels, LABEL("tenant"), bytes_from_text(marks->tenant));
+}
+
+static void set_annotations(json_t *metadata, const struct request *request)
+{
+    const struct message *message = &request->message;
+    json_t *annotations = object_at(metadata, "annotations");
+    char digest[65];
+    char retries[24];
+    message_digest(message, digest);
+    (void)snprintf(retries, sizeof(retries), "%lld", (long long)message->retries);
+    set_text(annotations, LABEL("digest"), bytes_from_text(digest));
+    set_text(annotations, LABEL("task-id"), message->id);
+    set_text(annotations, LABEL("task-name"), message->task);
+    set_text(annotations, LABEL("retries"), bytes_from_text(retries));
+    if (request->delivery) {
+        set_text(annotations, LABEL("delivery-tag"), request->delivery->tag);
+    }
+}
+
+/* Container */
+
+static json_t *main_container(json_t *pod_spec, json_t *pod_metadata)
+{
+    json_t *containers = json_object_get(pod_spec, "containers");
+    const char *name = json_string_value(json_object_get(
+        json_object_get(pod_metadata, "annotations"), "kubectl.kubernetes.io/default-container"));
+    for (size_t index = 0; name && index < json_array_size(containers); index++) {
+        json_t *container = json_array_get(containers, index);
+        const char *own = json_string_value(json_object_get(container, "name"));
+        if (own && strcmp(own, name) == 0) {
+            return container;
+        }
+    }
+    return json_array_get(containers, 0);
+}
+
+static bool has_env(const json_t *env, const char *name)
+{
+    for (size_t index = 0; index < json_array_size(env); index++) {
+        const char *own = json_string_value(json_object_get(json_array_get(env, index), "name"));
+        if (own && strcmp(own, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Shows the message to the runner as a file, unless the template does so itself. */
+static void show_message(json_t *pod_spec, json_t *container)
+{
+    json_t *env = array_at(container, "env");
+    if (has_env(env, "PETIOLE_TASK_FILE")) {
+        return;
+    }
+    json_t *item = json_pack("{s:s, s:{s:s}}", "path", MESSAGE_FILE, "fieldRef", "fieldPath",
+                             "metadata.annotations['" LABEL("message") "']");
+    json_t *volume =
+        json_pack("{s:s, s:{s:[o]}}", "name", MESSAGE_VOLUME, "downwardAPI", "items", item);
+    json_t *mount = json_pack("{s:s, s:s, s:b}", "name", MESSAGE_VOLUME, "mountPath",
+                              MESSAGE_FOLDER, "readOnly", 1);
+    (void)json_array_append_new(array_at(pod_spec, "volumes"), volume);
+    (void)json_array_append_new(array_at(container, "volumeMounts"), mount);
+    (void)json_array_append_new(env, json_pack("{s:s, s:s}", "name", "PETIOLE_TASK_FILE", "value",
+                                               MESSAGE_FOLDER "/" MESSAGE_FILE));
+}
+
+/* contracts, Limits: the pod's deadline is the hard limit and a grace; the Job's also has the
+ * longest wait. */
+static void set_deadlines(json_t *spec, json_t *pod_spec, const struct request *request)
+{
+    double hard_s = executor_hard_limit_s(request);
+    if (hard_s > 0 && hard_s < (double)INT32_MAX) {
+        json_int_t pod_s = (json_int_t)hard_s + LIMIT_GRACE_S;
+        set_default(pod_spec, "activeDeadlineSeconds", json_integer(pod_s));
+        set_default(spec, "activeDeadlineSeconds", json_integer(pod_s + LONGEST_WAIT_S));
+    }
+}
+
+/* The message as the pod and the Job carry it. */
+static bool set_message(json_t *pod_metadata, json_t *metadata, const struct message *message,
+                        struct error *reterr)
+{
+    struct buffer record;
+    buffer_init(&record, KUBERNETES_JOB_MAX_RECORD);
+    message_record_append(&record, message);
+    bool fits = !record.overflowed;
+    if (fits) {
+        set_text(object_at(pod_metadata, "annotations"), LABEL("message"), buffer_view(&record));
+        set_text(object_at(metadata, "annotations"), LABEL("message"), buffer_view(&record));
+    } else {
+        (void)error_set(
+            reterr, ERROR_TOO_LARGE,
+            "task %.*s[%.*s]: its message has more than %zu KiB, which a Job cannot carry; "
+            "store the data elsewhere and send where it is",
+            BYTES_FORMAT(message->task), BYTES_FORMAT(message->id),
+            KUBERNETES_JOB_MAX_RECORD / 1024);
+    }
+    buffer_fini(&record);
+    return fits;
+}
+
+bool kubernetes_job_complete(json_t *job, const struct request *request,
+                             const struct kubernetes_job_marks *marks, struct error *reterr)
+{
+    json_t *metadata = object_at(job, "metadata");
+    json_t *spec = object_at(job, "spec");
+    json_t *pod_template = object_at(spec, "template");
+    json_t *pod_metadata = object_at(pod_template, "metadata");
+    json_t *pod_spec = object_at(pod_template, "spec");
+    json_t *container = main_container(pod_spec, pod_metadata);
+    if (!json_is_object(container)) {
+        return error_set(reterr, ERROR_INVALID, "the Job template has no container");
+    }
+    if (!set_message(pod_metadata, metadata, &request->message, reterr)) {
+        return false;
+    }
+    (void)json_object_del(metadata, "generateName");
+    set_text(metadata, "name", bytes_from_text(marks->name));
+    set_text(metadata, "namespace", bytes_from_text(marks->namespace_name));
+    set_labels(metadata, request, marks);
+    set_labels(pod_metadata, request, marks);
+    set_text(object_at(metadata, "labels"), LABEL("owner"), bytes_from_text(marks->instance_id));
+    set_annotations(metadata, request);
+    show_message(pod_spec, container);
+    set_default(spec, "backoffLimit", json_integer(0));
+    set_default(pod_spec, "restartPolicy", json_string("Never"));
+    (void)json_object_set_new(spec, "ttlSecondsAfterFinished", json_integer(CREATED_TTL_S));
+    set_deadlines(spec, pod_spec, request);
+    return true;
+}
+
+/* Reading */
+
+static struct bytes text_of(struct json object, const char *key, struct arena *arena)
+{
+    struct bytes text = {NULL, 0};
+    (void)!json_text(json_get(object, key), arena, &text);
+    return text;
+}
+
+static bool has_condition(struct json status, const char *type, struct arena *arena)
+{
+    struct json_walk walk = json_walk(json_get(status, "conditions"));
+    struct json condition;
+    while (json_next_element(&walk, &condition)) {
+        if (bytes_equal_text(text_of(condition, "type", arena), type)) {
+            return bytes_equal(text_of(condition, "status", arena), BYTES("True"));
+        }
+    }
+    return false;
+}
+
+void kubernetes_job_read(struct json object, struct arena *arena, struct kubernetes_job *ret_job)
+{
+    struct json metadata = json_get(object, "metadata");
+    struct json status = json_get(object, "status");
+    struct json labels = json_get(metadata, "labels");
+    struct json annotations = json_get(metadata, "annotations");
+    int64_t active = 0;
+    (void)!json_int64(json_get(status, "active"), &active);
+    *ret_job = (struct kubernetes_job){
+        .name = text_of(metadata, "name", arena),
+        .resource_version = text_of(metadata, "resourceVersion", arena),
+        .owner = text_of(labels, LABEL("owner"), arena),
+        .task_id = text_of(annotations, LABEL("task-id"), arena),
+        .digest = text_of(annotations, LABEL("digest"), arena),
+        .tag = text_of(annotations, LABEL("delivery-tag"), arena),
+        .record = text_of(annotations, LABEL("message"), arena),
+        .is_reported = bytes_equal(text_of(annotations, LABEL("reported"), arena), BYTES("true")),
+        .is_complete = has_condition(status, "Complete", arena),
+        .is_active = active > 0,
+        .is_deleted = !json_is_unset(json_get(metadata, "deletionTimestamp")),
+    };
+    ret_job->is_finished = ret_job->is_complete || has_condition(status, "Failed", arena);
+    ret_job->is_managed =
+        bytes_equal(text_of(labels, "app.kubernetes.io/managed-by", arena), BYTES("petiole"))
+        && ret_job->record.length > 0 && ret_job->task_id.length > 0;
+}
+
+void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s)
+{
+    (void)buffer_format(patch,
+                        "{\"metadata\":{\"annotations\":{\"" LABEL(
+                            "reported") "\":\"true\"}},"
+                                        "\"spec\":{\"ttlSecondsAfterFinished\":%lld}}",
+                        (long long)ttl_s);
+}
+
+void kubernetes_job_append_owner(struct buffer *patch, const char *instance_id,
+                                 struct bytes resource_version)
+{
+    (void)buffer_append_text(patch, "{\"metadata\":{\"resourceVersion\":");
+    json_append_string(patch, resource_version);
+    (void)buffer_append_text(patch, ",\"labels\":{\"" LABEL("owner") "\":");
+    json_append_string(patch, bytes_from_text(instance_id));
+    (void)buffer_append_text(patch, "}}}");
+}
