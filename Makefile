@@ -43,7 +43,7 @@ LIBRARIES := hiredis:libhiredis-dev jansson:libjansson-dev libcurl:libcurl4-open
              libuv:libuv1-dev yaml-0.1:libyaml-dev openssl:libssl-dev zlib:zlib1g-dev
 MODULES   := $(foreach pair,$(LIBRARIES),$(firstword $(subst :, ,$(pair))))
 LIBRARY_CFLAGS = $(eval LIBRARY_CFLAGS := $$(shell pkg-config --cflags $(MODULES) 2>/dev/null))$(LIBRARY_CFLAGS)
-LIBRARY_LIBS   = $(eval LIBRARY_LIBS := $$(shell pkg-config --libs $(MODULES) 2>/dev/null))$(LIBRARY_LIBS)
+LIBRARY_LIBS   = $(eval LIBRARY_LIBS := $$(shell pkg-config --libs $(MODULES) 2>/dev/null) -lm)$(LIBRARY_LIBS)
 CMOCKA_LIBS    = $(eval CMOCKA_LIBS := $$(shell pkg-config --libs cmocka))$(CMOCKA_LIBS)
 
 # --- flags ---------------------------------------------------------------------------------------------------

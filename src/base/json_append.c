@@ -3,34 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#define REPLACEMENT_CHARACTER 0xfffd
+#include "base/utf8.h"
 
-/* Decodes the character at `text`; bad bytes give U+FFFD and a length of 1. */
-static unsigned decode_utf8(const unsigned char *text, size_t available, size_t *ret_length)
-{
-    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-    unsigned char first = text[0];
-    size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    *ret_length = 1;
-    if (length == 1) {
-        return first;
-    }
-    if (length == 0 || length > available) {
-        return REPLACEMENT_CHARACTER;
-    }
-    unsigned point = first & (0xffU >> (length + 1));
-    for (size_t index = 1; index < length; index++) {
-        if ((text[index] & 0xc0) != 0x80) {
-            return REPLACEMENT_CHARACTER;
-        }
-        point = (point << 6) | (text[index] & 0x3f);
-    }
-    if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) {
-        return REPLACEMENT_CHARACTER;
-    }
-    *ret_length = length;
-    return point;
-}
+#define REPLACEMENT_CHARACTER 0xfffd
 
 /* The character `point` as json.dumps escapes it, or itself when it is printable ASCII. */
 static void append_point(struct buffer *buffer, unsigned point)
@@ -66,9 +41,10 @@ static size_t count_plain(struct bytes text)
 /* Appends the first character of `text` escaped; returns its length. */
 static size_t append_character(struct buffer *buffer, struct bytes text)
 {
-    size_t length = 1;
-    append_point(buffer, decode_utf8((const unsigned char *)text.data, text.length, &length));
-    return length;
+    unsigned point = REPLACEMENT_CHARACTER;
+    size_t length = utf8_decode(text, &point);
+    append_point(buffer, point);
+    return length > 0 ? length : 1;
 }
 
 void json_append_string(struct buffer *buffer, struct bytes text)

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #define SECONDS_PER_DAY 86400
+#define END_OF_TIME_S   253402300800.0 /* 10000-01-01, which Python's datetime cannot tell */
 
 struct reader {
     struct bytes rest;
@@ -103,7 +104,8 @@ static bool read_ordinal(struct reader *reader, int year, int64_t *ret_days)
     return true;
 }
 
-static bool read_date(struct reader *reader, int64_t *ret_days)
+/* `ret_complete`: down to the day; only then may a time follow. */
+static bool read_date(struct reader *reader, int64_t *ret_days, bool *ret_complete)
 {
     int year = 0;
     int month = 1;
@@ -111,6 +113,7 @@ static bool read_date(struct reader *reader, int64_t *ret_days)
     if (!read_digits(reader, 4, &year) || year < 1) {
         return false;
     }
+    *ret_complete = true;
     bool is_extended = read_byte(reader, '-');
     if (read_byte(reader, 'W')) {
         return read_week_date(reader, year, is_extended, ret_days);
@@ -130,6 +133,7 @@ static bool read_date(struct reader *reader, int64_t *ret_days)
         return false;
     }
     *ret_days = days_from_date(year, month, day);
+    *ret_complete = has_day;
     return true;
 }
 
@@ -210,16 +214,17 @@ bool iso8601_parse(struct bytes text, double *ret_wall_s)
     int64_t days = 0;
     double seconds = 0;
     int offset_s = 0;
-    if (!read_date(&reader, &days)) {
+    bool is_complete = false;
+    if (!read_date(&reader, &days, &is_complete)) {
         return false;
     }
-    if (reader.rest.length > 0) {
+    if (reader.rest.length > 0 && is_complete) {
         reader.rest = bytes_skip(reader.rest, 1); /* any single separator, as isoparse */
         if (!read_time(&reader, &seconds) || !read_offset(&reader, &offset_s)) {
             return false;
         }
     }
-    if (reader.rest.length > 0) {
+    if (reader.rest.length > 0 || (double)days * SECONDS_PER_DAY + seconds >= END_OF_TIME_S) {
         return false;
     }
     *ret_wall_s = (double)days * SECONDS_PER_DAY + seconds - offset_s;

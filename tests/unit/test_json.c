@@ -176,7 +176,7 @@ static void test_writes_as_python_does(void **state)
     buffer_clear(&buffer);
     json_append_dumps(&buffer, parsed("{\"a\":[1,2.50,{ },[ ]],\"b\":\"\xc3\xa9\\/\",\"c\":null}"));
     assert_bytes(buffer_view(&buffer),
-                 "{\"a\": [1, 2.50, {}, []], \"b\": \"\\u00e9/\", \"c\": null}");
+                 "{\"a\": [1, 2.5, {}, []], \"b\": \"\\u00e9/\", \"c\": null}");
     buffer_fini(&buffer);
 }
 
