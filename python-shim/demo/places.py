@@ -1,0 +1,182 @@
+"""Where Jobs run: on this machine, or in a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from build import BuildError
+from cluster import Cluster, ClusterError
+from fake_kubelet import FakeKubelet
+from kube_client import TRANSIENT_ERRORS, ApiError
+
+from programs import DemoError
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parents[1]
+KUBERNETES = TOP / "k8s"
+ACCOUNT = "petiole"  # of k8s/base/serviceaccount.yaml
+CONFIG_MAP = "petiole-config"  # of k8s/base/configmap.yaml
+TASK_LABEL = "petiole.dev/task-id"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task became."""
+
+    namespace: str
+    name: str
+
+
+class Place(Protocol):
+    """A place where Jobs run."""
+
+    def worker_environment(self, tenant: str) -> dict[str, str]:
+        """Return what a tenant's worker needs in its environment to run Jobs here."""
+
+    def find_job(self, tenant: str, task_id: str) -> Job:
+        """Return the Job of a task; raise DemoError unless there is exactly one."""
+
+    def show(self) -> str:
+        """Return what there is to see at the end, may be empty."""
+
+
+class Machine:
+    """Jobs are processes of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep their output below `folder`."""
+        self._folder = folder
+
+    def worker_environment(self, tenant: str) -> dict[str, str]:
+        """Return the variables for the local executor."""
+        return {
+            "PETIOLE_CONFIG": str(HERE / "petiole.yaml"),
+            "PETIOLE_KUBERNETES_NAMESPACE": tenant,
+            "PETIOLE_LOCAL_LOG_DIR": str(self._log_folder(tenant)),
+        }
+
+    def find_job(self, tenant: str, task_id: str) -> Job:
+        """Return the Job whose output is kept in the tenant's folder."""
+        found = [path.stem for path in self._log_folder(tenant).glob(f"*{task_id}*.log")]
+        return Job(tenant, _only(found, task_id))
+
+    def show(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def _log_folder(self, tenant: str) -> Path:
+        return self._folder / f"jobs-{tenant}"
+
+
+class Kubernetes:
+    """Jobs run in a cluster."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        """Keep the settings of the tenants below `folder`."""
+        self._cluster = cluster
+        self._folder = folder
+
+    def worker_environment(self, tenant: str) -> dict[str, str]:
+        """Return the variables for the executor kubernetes: the ServiceAccount's credentials.
+
+        The settings and the template are those of the tenant's ConfigMap, as in its Deployment.
+        """
+        text = self._kubectl("get", "configmap", CONFIG_MAP, "-n", tenant, "--output", "json")
+        folder = self._folder / f"config-{tenant}"
+        folder.mkdir()
+        for name, content in json.loads(text)["data"].items():
+            (folder / name).write_text(content)
+        return {
+            "PETIOLE_CONFIG": str(folder / "petiole.yaml"),
+            "KUBECONFIG": str(self._cluster.kubeconfig_for(tenant, ACCOUNT)),
+        }
+
+    def find_job(self, tenant: str, task_id: str) -> Job:
+        """Return the Job with the task's label, wherever in the cluster it is."""
+        selector = f"{TASK_LABEL}={task_id}"
+        text = self._kubectl("get", "jobs", "-A", "--selector", selector, "--output", "json")
+        found = [each["metadata"] for each in json.loads(text)["items"]]
+        name = _only([each["name"] for each in found], task_id)
+        return Job(found[0]["namespace"], name)
+
+    def show(self) -> str:
+        """Return what kubectl shows of Jobs and pods."""
+        return "$ kubectl get jobs,pods -A\n" + self._kubectl("get", "jobs,pods", "-A")
+
+    def prepare(self, tenants: tuple[str, ...]) -> None:
+        """Apply the project's own files: namespaces, quota, rights, settings, volume claim."""
+        for path in sorted((KUBERNETES / "tenants").glob("*.yaml")):
+            self._kubectl("apply", "-f", path)
+        for tenant in tenants:
+            overlay = self._kubectl("kustomize", KUBERNETES / "overlays" / tenant)
+            # The worker itself runs on this machine, beside the queue.
+            objects = overlay.split("\n---\n")
+            objects = [each for each in objects if "\nkind: Deployment\n" not in each]
+            self._kubectl("apply", "-f", "-", stdin="\n---\n".join(objects))
+            claim = KUBERNETES / "samples" / "results-pvc.yaml"
+            self._kubectl("apply", "-n", tenant, "-f", claim)
+
+    def _kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
+        try:
+            return self._cluster.kubectl(*arguments, stdin=stdin)
+        except ClusterError as error:
+            raise DemoError(str(error)) from error
+
+
+@contextmanager
+def kubernetes(
+    folder: Path, tenants: tuple[str, ...], python: Path, pythonpath: str
+) -> Iterator[Place]:
+    """Let Jobs run in the cluster of KUBECONFIG, else in one that is there while the block runs.
+
+    A cluster without nodes gets a kubelet that runs containers as processes of this machine, by
+    the interpreter `python` and with `pythonpath`. From somebody else's cluster the namespaces are
+    deleted that were not there before.
+
+    Raises:
+        DemoError: The cluster cannot be started or used.
+    """
+    with ExitStack() as stack:
+        try:
+            directory = folder / "cluster"
+            directory.mkdir()
+            cluster = _enter_cluster(stack, directory)
+            if not cluster.client.request("GET", "/api/v1/nodes")["items"]:
+                kubelet = FakeKubelet(cluster, python=str(python), pythonpath=pythonpath)
+                stack.enter_context(kubelet)
+        except (ClusterError, BuildError, ApiError, *TRANSIENT_ERRORS) as error:
+            raise DemoError(f"the cluster cannot be used: {error}") from error
+        place = Kubernetes(cluster, folder)
+        place.prepare(tenants)
+        yield place
+
+
+def _enter_cluster(stack: ExitStack, directory: Path) -> Cluster:
+    """Return a cluster that is there until `stack` is closed."""
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig:
+        return stack.enter_context(Cluster(directory))
+    cluster = Cluster.of_kubeconfig(Path(kubeconfig), directory)
+    stack.callback(_delete_new_namespaces, cluster, _namespaces(cluster))
+    return cluster
+
+
+def _namespaces(cluster: Cluster) -> set[str]:
+    return set(cluster.kubectl("get", "namespaces", "--output", "name").split())
+
+
+def _delete_new_namespaces(cluster: Cluster, before: set[str]) -> None:
+    for name in sorted(_namespaces(cluster) - before):
+        cluster.kubectl("delete", name, "--wait=false")
+
+
+def _only(found: list[str], task_id: str) -> str:
+    if len(found) != 1:
+        raise DemoError(f"task {task_id} has {len(found)} Jobs: {', '.join(found)}")
+    return found[0]
