@@ -27,8 +27,9 @@ enum kubernetes_verdict {
     KUBERNETES_GONE,      /* 410: the resourceVersion is too old */
     /* 403 "exceeded quota", 409 on a resourcequota, 500 "quota evaluation timed out" */
     KUBERNETES_QUOTA,
-    KUBERNETES_BUSY,    /* passes by itself: 429, 5xx, 401 once, lost connections */
-    KUBERNETES_REFUSED, /* never passes: 400, 403, 404 of the namespace, 422 */
+    KUBERNETES_BUSY, /* passes by itself: 429, 401, 408, 5xx, lost connections */
+    /* never passes: 400, 403, 404 of the namespace, 422, an answer of more than 8 MiB */
+    KUBERNETES_REFUSED,
 };
 
 /* Borrowed until the callback returns. */
@@ -53,8 +54,12 @@ void kubernetes_api_free(struct kubernetes_api **api);
 /* The namespace that every path is in. */
 const char *kubernetes_api_namespace(const struct kubernetes_api *api);
 
+/* The loop that it runs on, borrowed. */
+struct loop *kubernetes_api_loop(const struct kubernetes_api *api);
+
 /* Sends one request. `resource` is what follows the namespace, with its group's root: "batch/v1
- * jobs", "v1 pods", "coordination.k8s.io/v1 leases"; `name` one object (NULL: the collection);
+ * jobs", "v1 pods", "coordination.k8s.io/v1 leases"; a slash before it means outside of any
+ * namespace; `name` one object, or one and its subresource, "x/log" (NULL: the collection);
  * `query` what follows the "?" (NULL: nothing). `body` may be empty. PATCH is a merge patch.
  * Everything is copied. The callback comes once, from the loop. */
 struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api, const char *method,

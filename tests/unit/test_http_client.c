@@ -1,32 +1,21 @@
 #include "base/http_client.h"
 
-#include <netinet/in.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/memory.h"
+#include "support/http_server.h"
 
 #define URL_BYTES     64
 #define REQUEST_BYTES 8192
 #define GUARD_MS      10000
 
-/* A server that answers one request per connection, by its path, on a thread of its own. */
-struct server {
-    pthread_t thread;
-    int listener;
-    unsigned short port;
-    char last_request[REQUEST_BYTES];
-};
-
 struct fixture {
     struct loop *loop;
     struct http_client *client;
-    struct server server;
+    struct http_server *server;
     struct timer guard;
     bool is_late;
     int answers;
@@ -41,100 +30,27 @@ struct fixture {
     bool frees_client;
 };
 
-static void write_all(int descriptor, const char *text)
+static void answer(void *context, int descriptor, const char *request, int number)
 {
-    size_t left = strlen(text);
-    while (left > 0) {
-        ssize_t count = send(descriptor, text, left, MSG_NOSIGNAL);
-        if (count <= 0) {
-            return;
-        }
-        text += count;
-        left -= (size_t)count;
-    }
-}
-
-/* Waits until the client has gone. */
-static void linger(int descriptor)
-{
-    char byte = 0;
-    while (read(descriptor, &byte, 1) > 0) {
-    }
-}
-
-static void answer(int descriptor, const char *request)
-{
+    (void)context;
+    (void)number;
     if (strstr(request, " /ok ")) {
-        write_all(descriptor, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        http_server_write(descriptor, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     } else if (strstr(request, " /busy ")) {
-        write_all(descriptor, "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n"
-                              "Content-Length: 4\r\n\r\nwait");
+        http_server_write(descriptor, "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n"
+                                      "Content-Length: 4\r\n\r\nwait");
     } else if (strstr(request, " /cut ")) {
-        write_all(descriptor, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf");
+        http_server_write(descriptor, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf");
     } else if (strstr(request, " /stream ")) {
-        write_all(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-                              "4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n");
+        http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                      "4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n");
     } else if (strstr(request, " /open ")) {
-        write_all(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-                              "4\r\none\n\r\n");
-        linger(descriptor);
+        http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                      "4\r\none\n\r\n");
+        http_server_linger(descriptor);
     } else {
-        linger(descriptor); /* /silent */
+        http_server_linger(descriptor); /* /silent */
     }
-}
-
-static bool is_complete(const char *request)
-{
-    const char *end = strstr(request, "\r\n\r\n");
-    const char *length = strstr(request, "Content-Length: ");
-    if (!end) {
-        return false;
-    }
-    size_t wanted = length ? strtoul(length + strlen("Content-Length: "), NULL, 10) : 0;
-    return strlen(end + 4) >= wanted;
-}
-
-static void *serve(void *context)
-{
-    struct server *server = context;
-    for (;;) {
-        int descriptor = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
-        if (descriptor < 0) {
-            return NULL;
-        }
-        char request[REQUEST_BYTES] = "";
-        size_t length = 0;
-        while (!is_complete(request)) {
-            ssize_t count = read(descriptor, request + length, sizeof(request) - 1 - length);
-            if (count <= 0) {
-                break;
-            }
-            length += (size_t)count;
-            request[length] = '\0';
-        }
-        memcpy(server->last_request, request, sizeof(request));
-        answer(descriptor, request);
-        (void)close(descriptor);
-    }
-}
-
-static void start_server(struct server *server)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof(address);
-    server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(0, bind(server->listener, (struct sockaddr *)&address, length));
-    assert_int_equal(0, listen(server->listener, 8));
-    assert_int_equal(0, getsockname(server->listener, (struct sockaddr *)&address, &length));
-    server->port = ntohs(address.sin_port);
-    assert_int_equal(0, pthread_create(&server->thread, NULL, serve, server));
-}
-
-static void stop_server(struct server *server)
-{
-    (void)shutdown(server->listener, SHUT_RDWR);
-    (void)pthread_join(server->thread, NULL);
-    (void)close(server->listener);
 }
 
 static void on_guard(void *context)
@@ -151,7 +67,7 @@ static int set_up(void **state)
     f->client = http_client_new(f->loop, &options, NULL);
     f->guard = (struct timer){.on_due = on_guard, .context = f};
     loop_start_timer(f->loop, &f->guard, GUARD_MS);
-    start_server(&f->server);
+    f->server = http_server_start(answer, NULL);
     *state = f;
     return f->client ? 0 : -1;
 }
@@ -160,7 +76,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     http_client_free(&f->client);
-    stop_server(&f->server);
+    http_server_stop(&f->server);
     loop_stop_timer(f->loop, &f->guard);
     loop_free(&f->loop);
     memory_free(&f);
@@ -197,7 +113,8 @@ static struct http_request *send_call(struct fixture *f, struct http_call call, 
                                       http_piece_fn *piece)
 {
     char url[URL_BYTES];
-    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", (int)f->server.port, path);
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", (int)http_server_port(f->server),
+                   path);
     call.url = url;
     call.method = call.method ? call.method : "GET";
     call.max_answer_bytes = call.max_answer_bytes ? call.max_answer_bytes : sizeof(f->body);
@@ -223,8 +140,8 @@ static void gives_the_whole_answer(void **state)
     assert_int_equal(-1, f->retry_after_ms);
     assert_memory_equal("hello", f->body, 5);
     assert_int_equal(5, f->body_bytes);
-    assert_non_null(strstr(f->server.last_request, "User-Agent: test/1\r\n"));
-    assert_null(strstr(f->server.last_request, "Authorization"));
+    assert_non_null(strstr(http_server_last(f->server), "User-Agent: test/1\r\n"));
+    assert_null(strstr(http_server_last(f->server), "Authorization"));
 }
 
 static void sends_method_token_and_body(void **state)
@@ -236,12 +153,12 @@ static void sends_method_token_and_body(void **state)
                              .body = BYTES("{\"a\":1}")};
     (void)send_call(f, call, "/ok", NULL);
     run_until_answers(f, 1);
-    assert_int_equal(0, strncmp(f->server.last_request, "PATCH /ok HTTP/1.1\r\n", 20));
-    assert_non_null(strstr(f->server.last_request, "Authorization: Bearer secret\r\n"));
+    assert_int_equal(0, strncmp(http_server_last(f->server), "PATCH /ok HTTP/1.1\r\n", 20));
+    assert_non_null(strstr(http_server_last(f->server), "Authorization: Bearer secret\r\n"));
     assert_non_null(
-        strstr(f->server.last_request, "Content-Type: application/merge-patch+json\r\n"));
-    assert_non_null(strstr(f->server.last_request, "\r\n\r\n{\"a\":1}"));
-    assert_null(strstr(f->server.last_request, "Expect"));
+        strstr(http_server_last(f->server), "Content-Type: application/merge-patch+json\r\n"));
+    assert_non_null(strstr(http_server_last(f->server), "\r\n\r\n{\"a\":1}"));
+    assert_null(strstr(http_server_last(f->server), "Expect"));
 }
 
 static void sends_nothing_of_the_call_before(void **state)
@@ -255,9 +172,9 @@ static void sends_nothing_of_the_call_before(void **state)
     run_until_answers(f, 1);
     (void)send_call(f, (struct http_call){.method = "DELETE"}, "/ok", NULL);
     run_until_answers(f, 2);
-    assert_int_equal(0, strncmp(f->server.last_request, "DELETE /ok HTTP/1.1\r\n", 21));
-    assert_null(strstr(f->server.last_request, "secret"));
-    assert_null(strstr(f->server.last_request, "Content-"));
+    assert_int_equal(0, strncmp(http_server_last(f->server), "DELETE /ok HTTP/1.1\r\n", 21));
+    assert_null(strstr(http_server_last(f->server), "secret"));
+    assert_null(strstr(http_server_last(f->server), "Content-"));
 }
 
 static void reads_retry_after(void **state)

@@ -1,0 +1,320 @@
+#include "executor/kubernetes_api.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "support/http_server.h"
+
+#define GUARD_MS    10000
+#define TEXT_BYTES  1024
+#define TOKEN_BYTES 64
+
+struct fixture {
+    struct loop *loop;
+    struct http_server *server;
+    struct kubernetes_api *api;
+    struct timer guard;
+    bool is_late;
+    /* what the server says */
+    int status;
+    const char *head; /* instead of status and body */
+    const char *body;
+    /* what came */
+    int answers;
+    enum kubernetes_verdict verdict;
+    int64_t retry_after_ms;
+    char message[TEXT_BYTES];
+    char body_text[TEXT_BYTES];
+    char lines[TEXT_BYTES];
+    struct kubernetes_call *to_cancel;
+    char token_path[TOKEN_BYTES];
+};
+
+static void serve(void *context, int descriptor, const char *request, int number)
+{
+    struct fixture *f = context;
+    (void)request;
+    (void)number;
+    if (f->head) {
+        http_server_write(descriptor, f->head);
+        http_server_write(descriptor, f->body);
+    } else {
+        http_server_answer(descriptor, f->status, f->body);
+    }
+}
+
+static void on_guard(void *context)
+{
+    struct fixture *f = context;
+    f->is_late = true;
+}
+
+static void write_token(struct fixture *f, const char *token)
+{
+    FILE *file = fopen(f->token_path, "we");
+    assert_non_null(file);
+    assert_true(fputs(token, file) >= 0);
+    assert_int_equal(0, fclose(file));
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = memory_new(sizeof(*f));
+    f->loop = loop_new(LOOP_CLOCK_REAL);
+    f->server = http_server_start(serve, f);
+    f->guard = (struct timer){.on_due = on_guard, .context = f};
+    loop_start_timer(f->loop, &f->guard, GUARD_MS);
+    (void)snprintf(f->token_path, sizeof(f->token_path), "/tmp/petiole-token-%d", (int)getpid());
+    write_token(f, "first\n");
+    char url[TOKEN_BYTES];
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d", (int)http_server_port(f->server));
+    struct kubeconfig config = {
+        .server = url, .token_file = f->token_path, .origin = "test", .descriptors = {-1, -1, -1}};
+    f->api = kubernetes_api_new(f->loop, &config, "tenant-a", NULL);
+    *state = f;
+    return f->api ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    kubernetes_api_free(&f->api);
+    http_server_stop(&f->server);
+    (void)unlink(f->token_path);
+    loop_stop_timer(f->loop, &f->guard);
+    loop_free(&f->loop);
+    memory_free(&f);
+    return 0;
+}
+
+static void on_answer(void *context, const struct kubernetes_answer *answer)
+{
+    struct fixture *f = context;
+    f->answers++;
+    f->verdict = answer->verdict;
+    f->retry_after_ms = answer->retry_after_ms;
+    (void)snprintf(f->message, sizeof(f->message), "%s", answer->message);
+    (void)snprintf(f->body_text, sizeof(f->body_text), "%.*s", BYTES_FORMAT(answer->body.text));
+}
+
+static void run_until_answers(struct fixture *f, int count)
+{
+    while (f->answers < count && !f->is_late) {
+        loop_run_once(f->loop, true);
+    }
+    assert_false(f->is_late);
+}
+
+/* Asks for "batch/v1 jobs" and waits for the answer. */
+static void ask(struct fixture *f, const char *method, const char *name, const char *query,
+                const char *body)
+{
+    (void)kubernetes_api_call(f->api, method, "batch/v1 jobs", name, query, bytes_from_text(body),
+                              on_answer, f);
+    run_until_answers(f, f->answers + 1);
+}
+
+static void assert_asked(struct fixture *f, const char *line)
+{
+    assert_int_equal(0, strncmp(http_server_last(f->server), line, strlen(line)));
+}
+
+static void makes_paths(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 200;
+    f->body = "{\"kind\":\"Job\"}";
+    ask(f, "GET", "x-1", NULL, NULL);
+    assert_asked(f, "GET /apis/batch/v1/namespaces/tenant-a/jobs/x-1 HTTP/1.1\r\n");
+    assert_non_null(strstr(http_server_last(f->server), "Authorization: Bearer first\r\n"));
+    assert_int_equal(KUBERNETES_DONE, f->verdict);
+    assert_string_equal("{\"kind\":\"Job\"}", f->body_text);
+    assert_string_equal("", f->message);
+    ask(f, "PATCH", "x-1", NULL, "{}");
+    assert_asked(f, "PATCH /apis/batch/v1/namespaces/tenant-a/jobs/x-1?fieldManager=petiole HTTP");
+    assert_non_null(
+        strstr(http_server_last(f->server), "Content-Type: application/merge-patch+json\r\n"));
+    ask(f, "POST", NULL, "fieldValidation=Strict", "{}");
+    assert_asked(f, "POST /apis/batch/v1/namespaces/tenant-a/jobs?fieldValidation=Strict&"
+                    "fieldManager=petiole HTTP");
+    assert_non_null(strstr(http_server_last(f->server), "Content-Type: application/json\r\n"));
+    (void)kubernetes_api_call(f->api, "GET", "v1 pods", "p/log", "tailLines=5", (struct bytes){0},
+                              on_answer, f);
+    run_until_answers(f, 4);
+    assert_asked(f, "GET /api/v1/namespaces/tenant-a/pods/p/log?tailLines=5 HTTP");
+    (void)kubernetes_api_call(f->api, "POST", "/authorization.k8s.io/v1 selfsubjectaccessreviews",
+                              NULL, NULL, BYTES("{}"), on_answer, f);
+    run_until_answers(f, 5);
+    assert_asked(f, "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews?");
+}
+
+static void escapes_hostile_names(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 404;
+    f->body = "";
+    ask(f, "GET", "a/../../b?x=1#y z", NULL, NULL);
+    assert_asked(f,
+                 "GET /apis/batch/v1/namespaces/tenant-a/jobs/a/..%2F..%2Fb%3Fx%3D1%23y%20z HTTP");
+}
+
+struct judged {
+    int status;
+    const char *body;
+    enum kubernetes_verdict verdict;
+};
+
+static void tells_answers_apart(void **state)
+{
+    static const struct judged cases[] = {
+        {201, "{}", KUBERNETES_DONE},
+        {409, "{\"message\":\"jobs.batch \\\"j1\\\" already exists\",\"reason\":\"AlreadyExists\"}",
+         KUBERNETES_EXISTS},
+        {409, "{\"reason\":\"Conflict\",\"details\":{\"kind\":\"jobs\"}}", KUBERNETES_CONFLICT},
+        {409, "{\"reason\":\"Conflict\",\"details\":{\"kind\":\"resourcequotas\"}}",
+         KUBERNETES_QUOTA},
+        {409,
+         "{\"reason\":\"Conflict\",\"message\":\"Operation cannot be fulfilled on resourcequotas "
+         "\\\"q\\\": the object has been modified\"}",
+         KUBERNETES_QUOTA},
+        {403,
+         "{\"reason\":\"Forbidden\",\"message\":\"jobs \\\"a\\\" is forbidden: exceeded quota: q\"}",
+         KUBERNETES_QUOTA},
+        {403, "{\"reason\":\"Forbidden\",\"message\":\"cannot create resource\"}",
+         KUBERNETES_REFUSED},
+        {404, "{\"reason\":\"NotFound\",\"details\":{\"kind\":\"jobs\"}}", KUBERNETES_NOT_FOUND},
+        {404, "{\"reason\":\"NotFound\",\"details\":{\"kind\":\"namespaces\"}}",
+         KUBERNETES_REFUSED},
+        {410, "{\"reason\":\"Expired\"}", KUBERNETES_GONE},
+        {401, "{\"reason\":\"Unauthorized\"}", KUBERNETES_BUSY},
+        {400, "{\"reason\":\"BadRequest\"}", KUBERNETES_REFUSED},
+        {422, "{\"reason\":\"Invalid\"}", KUBERNETES_REFUSED},
+        {500, "{\"message\":\"resource quota evaluation timed out\"}", KUBERNETES_QUOTA},
+        {503, "not JSON", KUBERNETES_BUSY},
+        {429, "Too many requests, please try again later.", KUBERNETES_BUSY},
+    };
+    struct fixture *f = *state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        f->status = cases[i].status;
+        f->body = cases[i].body;
+        ask(f, "GET", "j1", NULL, NULL);
+        assert_int_equal(cases[i].verdict, f->verdict);
+    }
+    assert_string_equal("Too many requests, please try again later.", f->message);
+}
+
+static void gives_the_sentence_and_the_wait(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 504;
+    f->body = "{\"message\":\"Too \\\"large\\\"\",\"details\":{\"retryAfterSeconds\":3}}";
+    ask(f, "GET", NULL, NULL, NULL);
+    assert_string_equal("Too \"large\"", f->message);
+    assert_int_equal(3000, f->retry_after_ms);
+    f->body = "";
+    ask(f, "GET", NULL, NULL, NULL);
+    assert_string_equal("the API server answered 504", f->message);
+    assert_int_equal(-1, f->retry_after_ms);
+    f->head = "HTTP/1.1 429 Busy\r\nRetry-After: 1\r\nContent-Length: 5\r\n\r\n";
+    f->body = "busy\n";
+    ask(f, "GET", NULL, NULL, NULL);
+    assert_string_equal("busy", f->message);
+    assert_int_equal(1000, f->retry_after_ms);
+}
+
+static void reads_the_token_again_after_a_401(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 200;
+    f->body = "{}";
+    ask(f, "GET", "a", NULL, NULL);
+    write_token(f, "second");
+    ask(f, "GET", "a", NULL, NULL);
+    assert_non_null(strstr(http_server_last(f->server), "Bearer first\r\n"));
+    f->status = 401;
+    ask(f, "GET", "a", NULL, NULL);
+    f->status = 200;
+    ask(f, "GET", "a", NULL, NULL);
+    assert_non_null(strstr(http_server_last(f->server), "Bearer second\r\n"));
+}
+
+static void keeps_a_token_whose_file_has_gone(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 401;
+    f->body = "{}";
+    ask(f, "GET", "a", NULL, NULL);
+    assert_int_equal(0, unlink(f->token_path));
+    ask(f, "GET", "a", NULL, NULL);
+    assert_non_null(strstr(http_server_last(f->server), "Bearer first\r\n"));
+}
+
+static void on_line(void *context, struct bytes line)
+{
+    struct fixture *f = context;
+    size_t length = strlen(f->lines);
+    (void)snprintf(f->lines + length, sizeof(f->lines) - length, "[%.*s]", BYTES_FORMAT(line));
+    kubernetes_api_cancel(&f->to_cancel);
+}
+
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+static struct kubernetes_call *stream(struct fixture *f, const char *chunks, size_t max_line_bytes)
+{
+    f->head = CHUNKED;
+    f->body = chunks;
+    return kubernetes_api_stream(f->api, "v1 pods", NULL, "watch=1", max_line_bytes, on_line,
+                                 on_answer, f);
+}
+
+static void cuts_a_stream_into_lines(void **state)
+{
+    struct fixture *f = *state;
+    (void)stream(f, "3\r\none\r\n7\r\n\ntwo\nth\r\n5\r\nree\nx\r\n0\r\n\r\n", 5);
+    run_until_answers(f, 1);
+    assert_string_equal("[one][two][three][x]", f->lines);
+    assert_int_equal(KUBERNETES_DONE, f->verdict);
+}
+
+static void ends_a_stream_at_too_long_a_line(void **state)
+{
+    struct fixture *f = *state;
+    (void)stream(f, "4\r\none\n\r\n8\r\ntoo long\r\n0\r\n\r\n", 5);
+    run_until_answers(f, 1);
+    assert_string_equal("[one]", f->lines);
+    assert_int_equal(KUBERNETES_BUSY, f->verdict);
+    assert_string_equal("a line is longer than 5 bytes", f->message);
+}
+
+static void may_be_cancelled_by_a_line(void **state)
+{
+    struct fixture *f = *state;
+    f->to_cancel = stream(f, "8\r\none\ntwo\n\r\n0\r\n\r\n", 100);
+    while (!f->lines[0] && !f->is_late) {
+        loop_run_once(f->loop, true);
+    }
+    assert_string_equal("[one]", f->lines);
+    assert_int_equal(0, f->answers);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(makes_paths),
+        TEST(escapes_hostile_names),
+        TEST(tells_answers_apart),
+        TEST(gives_the_sentence_and_the_wait),
+        TEST(reads_the_token_again_after_a_401),
+        TEST(keeps_a_token_whose_file_has_gone),
+        TEST(cuts_a_stream_into_lines),
+        TEST(ends_a_stream_at_too_long_a_line),
+        TEST(may_be_cancelled_by_a_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
