@@ -15,6 +15,17 @@
 bool run_dir_open(const struct settings *settings, struct arena *arena, const char **ret_path,
                   struct error *reterr) MUST_CHECK;
 
+#define RUN_DIR_MAX_CANDIDATES 3
+
+/* The folders that it may be, best first, whether they exist or not; in `arena`. Returns how many.
+ */
+size_t run_dir_candidates(const struct settings *settings, struct arena *arena,
+                          const char *ret_paths[RUN_DIR_MAX_CANDIDATES]);
+
+/* Whether `path` is a folder that nobody else can have put there: ours, and not writable for
+ * others. */
+bool run_dir_is_ours(const char *path);
+
 /* The address of the status socket of `node_name` in `path`, for status_server_open:
  * "unix:<path>/<node name>.sock"; in `arena`. */
 const char *run_dir_socket_address(const char *path, const char *node_name, struct arena *arena);
