@@ -17,6 +17,7 @@ With ``--owner-pid PID`` a cluster in the background ends by itself when that pr
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import select
 import shutil
@@ -26,16 +27,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from build import BuildError, binaries
 from fake_kubelet import add_kubelet_options, kubelet_of_options
 from kube_client import TRANSIENT_ERRORS, ApiError, Json, KubeClient, client_of_kubeconfig
 from pki import make_cluster_pki
 from processes import Spawner, free_port, kill_session, stop_process, wait_for_exit
+
+from build import BuildError, binaries
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -105,6 +107,7 @@ class Cluster:
         return cluster
 
     def __enter__(self) -> Cluster:
+        """Start it."""
         self.start()
         return self
 
@@ -114,6 +117,7 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop it."""
         self.stop()
 
     def start(self) -> None:
@@ -202,10 +206,18 @@ class Cluster:
             raise ClusterError(f"kubectl {' '.join(map(str, arguments))}: {answer.stderr.strip()}")
         return answer.stdout
 
-    def apply(self, path: Path) -> str:
-        """Apply the manifest at PATH, or the kustomization when it is a folder that has one."""
-        is_kustomization = (path / "kustomization.yaml").is_file()
-        return self.kubectl("apply", "-k" if is_kustomization else "-f", path)
+    def apply(self, path: Path, kinds: Collection[str] = ()) -> str:
+        """Apply the manifest at PATH, or the kustomization when it is a folder that has one.
+
+        KINDS, when given, are the only ones that are applied.
+        """
+        option = "-k" if (path / "kustomization.yaml").is_file() else "-f"
+        if not kinds:
+            return self.kubectl("apply", option, path)
+        rendered = self.kubectl("apply", "--dry-run=client", "-o", "json", option, path)
+        wanted = [each for each in json.loads(rendered)["items"] if each["kind"] in kinds]
+        chosen = {"apiVersion": "v1", "kind": "List", "items": wanted}
+        return self.kubectl("apply", "-f", "-", stdin=json.dumps(chosen))
 
     def token(self, namespace: str, serviceaccount: str, seconds: int = 3600) -> str:
         """Return a new token of a ServiceAccount; the API server grants no less than 600 s."""

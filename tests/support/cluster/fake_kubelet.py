@@ -94,6 +94,7 @@ class FakeKubelet:
         self._watch: Watch | None = None
 
     def __enter__(self) -> FakeKubelet:
+        """Start it."""
         self.start()
         return self
 
@@ -103,6 +104,7 @@ class FakeKubelet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop it."""
         self.stop()
 
     def start(self) -> None:

@@ -72,6 +72,7 @@ class Watch:
             raise ApiError(self._response.status, body)
 
     def __enter__(self) -> Watch:
+        """Return itself: it is open already."""
         return self
 
     def __exit__(
@@ -80,11 +81,13 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close the watch and its connection."""
         self.close()
         self._response.close()
         self._connection.close()
 
     def __iter__(self) -> Iterator[Json]:
+        """Yield the events, {"type", "object"}, as they come."""
         try:
             for line in self._response:
                 yield json.loads(line)

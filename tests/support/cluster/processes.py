@@ -18,6 +18,10 @@ from typing import IO
 # free while the program listening on it is being restarted.
 _PORTS = range(20000, 32768)
 _KILL_SECONDS = 10.0
+# The signal is asked for after the fork; a parent that died before that is noticed by its number.
+# (A shell would do it too, but drops variables with a dot in their name.)
+_IF_PARENT_LIVES = "getppid == shift or exit 1; exec { $ARGV[0] } @ARGV"
+_GUARD = ("setpriv", "--pdeathsig", "KILL", "--", "perl", "-e", _IF_PARENT_LIVES, "--")
 
 
 class Spawner:
@@ -39,7 +43,7 @@ class Spawner:
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start COMMAND, a path and its arguments, with both output streams into OUTPUT."""
-        guarded = ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)]
+        guarded = [*_GUARD, str(os.getpid()), *map(str, command)]
         return self._thread.submit(
             subprocess.Popen,
             guarded,
