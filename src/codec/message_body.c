@@ -167,15 +167,6 @@ enum message_fault message_body_parse(struct bytes body, struct message *message
     if (!json_parse(body, &value, reterr)) {
         return MESSAGE_UNDECODABLE;
     }
-    message->body = body;
-    if (value.type == JSON_TYPE_OBJECT && json_get(value, "args").type != JSON_TYPE_ABSENT) {
-        /* Protocol 2 headers over a body in the form of protocol 1 (celery/worker/strategy.py:
-         * hybrid_to_proto2). */
-        message->args = or_default(json_get(value, "args"), empty_list);
-        message->kwargs = or_default(json_get(value, "kwargs"), empty_object);
-        read_embed(value, message);
-        return check_arguments(message, reterr);
-    }
     if (value.type != JSON_TYPE_ARRAY || json_count(value) != 3) {
         return refuse(MESSAGE_INVALID, reterr,
                       "the body is not a list of arguments, keyword arguments and options");
@@ -184,25 +175,14 @@ enum message_fault message_body_parse(struct bytes body, struct message *message
     if (!json_is_unset(embed) && embed.type != JSON_TYPE_OBJECT) {
         return refuse(MESSAGE_INVALID, reterr, "the third item of the body is not a mapping");
     }
+    message->body = body;
     message->args = json_at(value, 0);
     message->kwargs = json_at(value, 1);
     read_embed(embed, message);
     return check_arguments(message, reterr);
 }
 
-enum message_fault message_body_open(const struct delivery *delivery,
-                                     const struct message_rules *rules, struct message *message,
-                                     struct error *reterr)
-{
-    struct bytes plain;
-    if (!decompress(delivery, rules->max_body_bytes, &plain, reterr)) {
-        return MESSAGE_UNDECODABLE;
-    }
-    enum message_fault fault = check_content_type(delivery, rules, reterr);
-    return fault == MESSAGE_FINE ? message_body_parse(plain, message, reterr) : fault;
-}
-
-/* Protocol 1 */
+/* Protocol 1, and headers of protocol 2 over a body of protocol 1 (hybrid_to_proto2) */
 
 static void append_member(struct buffer *out, const char *separator, const char *key,
                           struct json value)
@@ -211,18 +191,27 @@ static void append_member(struct buffer *out, const char *separator, const char 
     (void)buffer_append(out, json_is_unset(value) ? BYTES("null") : value.text);
 }
 
-static void append_headers(struct buffer *out, struct json old)
+/* The members of the body that are headers in protocol 2, then those of the message's own headers,
+ * which win: of members with one name the last one counts. */
+static void append_headers(struct buffer *out, struct json old, struct json headers)
 {
-    static const char *const copied[] = {"id",  "group_index", "retries",
-                                         "eta", "expires",     "timelimit"};
+    static const char *const moved[] = {
+        "task",    "id",      "root_id",   "parent_id", "group_index", "shadow", "eta",
+        "expires", "retries", "timelimit", "argsrepr",  "kwargsrepr",  "origin"};
     (void)buffer_append_text(out, "{\"lang\": \"py\"");
-    append_member(out, ", ", "task", json_get(old, "task"));
-    for (size_t index = 0; index < ARRAY_LENGTH(copied); index++) {
-        append_member(out, ", ", copied[index], json_get(old, copied[index]));
+    for (size_t index = 0; index < ARRAY_LENGTH(moved); index++) {
+        append_member(out, ", ", moved[index], json_get(old, moved[index]));
     }
     struct json group = json_get(old, "taskset");
     append_member(out, ", ", "group",
                   group.type == JSON_TYPE_ABSENT ? json_get(old, "group") : group);
+    struct json_walk walk = json_walk(headers);
+    struct bytes key;
+    struct json value;
+    while (json_next_member(&walk, &key, &value)) {
+        (void)buffer_format(out, ", \"%.*s\": ", BYTES_FORMAT(key));
+        (void)buffer_append(out, value.text);
+    }
     (void)buffer_append_byte(out, '}');
 }
 
@@ -239,6 +228,47 @@ static void append_body(struct buffer *out, struct json old)
     (void)buffer_append_text(out, "}]");
 }
 
+/* Rewrites a message whose body is the object `old` as protocol 2, and reads it. */
+static enum message_fault convert(const struct delivery *delivery, struct json old,
+                                  struct message *message, struct error *reterr)
+{
+    struct buffer out;
+    buffer_init(&out, old.text.length * 2 + delivery->headers.text.length * 2 + 1024);
+    append_headers(&out, old, delivery->headers);
+    struct bytes headers = arena_copy(delivery->arena, buffer_view(&out));
+    buffer_clear(&out);
+    append_body(&out, old);
+    struct bytes body = arena_copy(delivery->arena, buffer_view(&out));
+    buffer_fini(&out);
+    if (!json_parse(headers, &message->headers, reterr)) {
+        return MESSAGE_INVALID;
+    }
+    enum message_fault fault = message_read_headers(delivery->arena, message, reterr);
+    return fault == MESSAGE_FINE ? message_body_parse(body, message, reterr) : fault;
+}
+
+enum message_fault message_body_open(const struct delivery *delivery,
+                                     const struct message_rules *rules, struct message *message,
+                                     struct error *reterr)
+{
+    struct bytes plain;
+    struct json value;
+    if (!decompress(delivery, rules->max_body_bytes, &plain, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    enum message_fault fault = check_content_type(delivery, rules, reterr);
+    if (fault != MESSAGE_FINE) {
+        return fault;
+    }
+    if (!json_parse(plain, &value, reterr)) {
+        return MESSAGE_UNDECODABLE;
+    }
+    if (json_get(value, "args").type != JSON_TYPE_ABSENT) {
+        return convert(delivery, value, message, reterr);
+    }
+    return message_body_parse(plain, message, reterr);
+}
+
 enum message_fault message_body_read_protocol1(const struct delivery *delivery,
                                                const struct message_rules *rules,
                                                struct message *message, struct error *reterr)
@@ -250,7 +280,8 @@ enum message_fault message_body_read_protocol1(const struct delivery *delivery,
     }
     enum message_fault fault = check_content_type(delivery, rules, reterr);
     if (fault != MESSAGE_FINE) {
-        return fault;
+        /* Celery opens the body to learn the task's name, and cannot: on_decode_error. */
+        return delivery->content_type.length > 0 ? MESSAGE_UNDECODABLE : fault;
     }
     if (!json_parse(plain, &old, reterr)) {
         return MESSAGE_UNDECODABLE;
@@ -258,17 +289,5 @@ enum message_fault message_body_read_protocol1(const struct delivery *delivery,
     if (json_get(old, "task").type != JSON_TYPE_STRING) {
         return refuse(MESSAGE_UNKNOWN, reterr, "neither headers nor body name a task");
     }
-    struct buffer out;
-    buffer_init(&out, plain.length * 2 + 1024);
-    append_headers(&out, old);
-    struct bytes headers = arena_copy(delivery->arena, buffer_view(&out));
-    buffer_clear(&out);
-    append_body(&out, old);
-    struct bytes body = arena_copy(delivery->arena, buffer_view(&out));
-    buffer_fini(&out);
-    if (!json_parse(headers, &message->headers, reterr)) {
-        return MESSAGE_INVALID;
-    }
-    fault = message_read_headers(delivery->arena, message, reterr);
-    return fault == MESSAGE_FINE ? message_body_parse(body, message, reterr) : fault;
+    return convert(delivery, old, message, reterr);
 }
