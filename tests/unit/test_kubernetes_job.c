@@ -1,0 +1,206 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "codec/message_record.h"
+#include "executor/kubernetes_job.h"
+
+#define TEMPLATE                                                                                   \
+    "{\"apiVersion\": \"batch/v1\", \"kind\": \"Job\", \"metadata\": {\"generateName\": \"x-\"}, " \
+    "\"spec\": {\"backoffLimit\": 2, \"template\": {\"spec\": {\"containers\": [{\"name\": "       \
+    "\"main\", \"image\": \"i\"}]}}}}"
+
+struct fixture {
+    struct arena *arena;
+    struct request request;
+    struct task_type type;
+    struct delivery delivery;
+    json_t *job;
+    struct error error;
+};
+
+static const struct kubernetes_job_marks marks = {
+    .name = "add-1-0",
+    .namespace_name = "tenant-user",
+    .instance_id = "0123456789abcdef",
+    .tenant = "tenant-user",
+};
+
+/* A request as it is after its body was opened. */
+static int set_up(void **state)
+{
+    struct fixture *fixture = memory_new(sizeof(*fixture));
+    struct message *message = &fixture->request.message;
+    fixture->arena = arena_new(1024);
+    fixture->type = registry_defaults;
+    fixture->delivery.tag = BYTES("instance:7");
+    fixture->request.arena = fixture->arena;
+    fixture->request.type = &fixture->type;
+    fixture->request.delivery = &fixture->delivery;
+    message->task = BYTES("my.app/tasks.add\xc3\xa9");
+    message->id = BYTES("11111111-2222-3333-4444-555555555555");
+    message->queue = BYTES("tenant-user");
+    message->content_type = BYTES("application/json");
+    message->content_encoding = BYTES("utf-8");
+    message->body = BYTES("[[1, 2], {}, null]");
+    assert_true(json_parse(BYTES("{\"task\": \"my.app/tasks.add\xc3\xa9\", \"id\": "
+                                 "\"11111111-2222-3333-4444-555555555555\"}"),
+                           &message->headers, NULL));
+    fixture->job = json_loads(TEMPLATE, 0, NULL);
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    json_decref(fixture->job);
+    arena_free(&fixture->arena);
+    memory_free(&fixture);
+    return 0;
+}
+
+/* Completes the Job and reads it back as the API server would show it. */
+static struct kubernetes_job round_trip(struct fixture *fixture)
+{
+    struct kubernetes_job job;
+    struct json object;
+    if (!kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error)) {
+        fail_msg("%s", fixture->error.message);
+    }
+    char *text = json_dumps(fixture->job, JSON_COMPACT);
+    struct bytes copy = arena_copy(fixture->arena, bytes_from_text(text));
+    free(text);
+    assert_true(json_parse(copy, &object, NULL));
+    kubernetes_job_read(object, fixture->arena, &job);
+    return job;
+}
+
+static void assert_text(struct bytes actual, const char *expected)
+{
+    assert_int_equal(actual.length, strlen(expected));
+    assert_memory_equal(actual.data, expected, actual.length);
+}
+
+static void test_a_completed_job_says_what_it_is(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kubernetes_job job = round_trip(fixture);
+    char digest[65];
+    message_digest(&fixture->request.message, digest);
+    assert_true(job.is_managed);
+    assert_text(job.name, "add-1-0");
+    assert_text(job.owner, "0123456789abcdef");
+    assert_text(job.task_id, "11111111-2222-3333-4444-555555555555");
+    assert_text(job.tag, "instance:7");
+    assert_text(job.digest, digest);
+    assert_false(job.is_finished || job.is_reported || job.is_active || job.is_deleted);
+    struct message again;
+    assert_true(message_record_read(job.record, fixture->arena, &again, &fixture->error));
+    assert_text(again.task, "my.app/tasks.add\xc3\xa9");
+    assert_int_equal(json_count(again.args), 2);
+}
+
+static void test_labels_are_valid_whatever_the_names(void **state)
+{
+    struct fixture *fixture = *state;
+    (void)round_trip(fixture);
+    json_t *labels = json_object_get(json_object_get(fixture->job, "metadata"), "labels");
+    assert_string_equal(json_string_value(json_object_get(labels, "petiole.dev/task-name")),
+                        "my.app-tasks.add");
+    assert_string_equal(json_string_value(json_object_get(labels, "app.kubernetes.io/managed-by")),
+                        "petiole");
+    assert_null(json_object_get(json_object_get(fixture->job, "metadata"), "generateName"));
+}
+
+static void test_the_template_keeps_its_own_values(void **state)
+{
+    struct fixture *fixture = *state;
+    (void)round_trip(fixture);
+    json_t *spec = json_object_get(fixture->job, "spec");
+    json_t *pod_spec = json_object_get(json_object_get(spec, "template"), "spec");
+    assert_int_equal(json_integer_value(json_object_get(spec, "backoffLimit")), 2);
+    assert_int_equal(json_integer_value(json_object_get(spec, "ttlSecondsAfterFinished")), 86400);
+    assert_string_equal(json_string_value(json_object_get(pod_spec, "restartPolicy")), "Never");
+    json_t *container = json_array_get(json_object_get(pod_spec, "containers"), 0);
+    json_t *env = json_array_get(json_object_get(container, "env"), 0);
+    assert_string_equal(json_string_value(json_object_get(env, "name")), "PETIOLE_TASK_FILE");
+    assert_null(json_object_get(pod_spec, "activeDeadlineSeconds"));
+}
+
+static void test_the_hard_limit_becomes_the_pods_deadline(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->request.message.hard_limit_s = 60;
+    (void)round_trip(fixture);
+    json_t *spec = json_object_get(fixture->job, "spec");
+    json_t *pod_spec = json_object_get(json_object_get(spec, "template"), "spec");
+    json_int_t pod_s = json_integer_value(json_object_get(pod_spec, "activeDeadlineSeconds"));
+    json_int_t job_s = json_integer_value(json_object_get(spec, "activeDeadlineSeconds"));
+    assert_true(pod_s > 60 && pod_s < 120);
+    assert_true(job_s > pod_s);
+}
+
+static void test_refuses_a_message_that_does_not_fit(void **state)
+{
+    struct fixture *fixture = *state;
+    char *body = arena_alloc(fixture->arena, KUBERNETES_JOB_MAX_RECORD);
+    memset(body, ' ', KUBERNETES_JOB_MAX_RECORD);
+    fixture->request.message.body = bytes_of(body, KUBERNETES_JOB_MAX_RECORD);
+    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error));
+    assert_int_equal(fixture->error.kind, ERROR_TOO_LARGE);
+}
+
+static void test_refuses_a_template_without_containers(void **state)
+{
+    struct fixture *fixture = *state;
+    json_decref(fixture->job);
+    fixture->job = json_loads("{\"spec\": {\"template\": {\"spec\": {}}}}", 0, NULL);
+    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error));
+    assert_int_equal(fixture->error.kind, ERROR_INVALID);
+}
+
+static void test_reads_conditions(void **state)
+{
+    struct fixture *fixture = *state;
+    struct json object;
+    struct kubernetes_job job;
+    assert_true(json_parse(
+        BYTES(
+            "{\"metadata\": {\"name\": \"n\", \"deletionTimestamp\": \"2026-01-01T00:00:00Z\", "
+            "\"annotations\": {\"petiole.dev/reported\": \"true\"}}, \"status\": {\"active\": 1, "
+            "\"conditions\": [{\"type\": \"SuccessCriteriaMet\", \"status\": \"True\"}, {\"type\": "
+            "\"Complete\", \"status\": \"True\"}]}}"),
+        &object, NULL));
+    kubernetes_job_read(object, fixture->arena, &job);
+    assert_true(job.is_finished && job.is_complete && job.is_reported && job.is_active
+                && job.is_deleted);
+    assert_false(job.is_managed);
+    assert_true(
+        json_parse(BYTES("{\"status\": {\"conditions\": [{\"type\": \"Failed\", \"status\": "
+                         "\"False\"}]}}"),
+                   &object, NULL));
+    kubernetes_job_read(object, fixture->arena, &job);
+    assert_false(job.is_finished);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_completed_job_says_what_it_is, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_labels_are_valid_whatever_the_names, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_the_template_keeps_its_own_values, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_hard_limit_becomes_the_pods_deadline, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_message_that_does_not_fit, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_template_without_containers, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_conditions, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
