@@ -36,8 +36,8 @@
  *     cc -shared -fPIC -o my.so my.c
  *
  * What a plugin must know
- *   - Functions run on worker threads of the worker's process, several at a time, also the same one:
- *     whatever they share they must guard. All signals are blocked there.
+ *   - Functions run on worker threads of the worker's process, several at a time, also the same
+ *     one: whatever they share they must guard. All signals are blocked there.
  *   - A crash in a plugin is a crash of the worker. Tasks that may crash belong into a Job or a
  *     process.
  *   - Native code cannot be stopped from outside. The soft time limit and a revoke set a flag

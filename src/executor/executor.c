@@ -1,6 +1,7 @@
 #include "executor/executor.h"
 
 #include <inttypes.h>
+#include <sched.h>
 
 #include "base/json.h"
 
@@ -92,6 +93,11 @@ void executor_lost(struct arena *arena, const char *sentence, struct outcome *re
     };
 }
 
+void executor_given_back(struct outcome *ret_outcome)
+{
+    *ret_outcome = (struct outcome){.kind = OUTCOME_REJECT, .requeue = true};
+}
+
 void executor_not_registered(struct arena *arena, struct bytes task, struct outcome *ret_outcome)
 {
     *ret_outcome = (struct outcome){
@@ -116,4 +122,10 @@ double executor_soft_limit_s(const struct request *request)
         return request->message.soft_limit_s;
     }
     return request->type->soft_time_limit_s;
+}
+
+size_t executor_cpu_count(void)
+{
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (size_t)CPU_COUNT(&cpus) : 1;
 }

@@ -121,6 +121,9 @@ void executor_revoked(struct arena *arena, const char *reason, struct outcome *r
 /* LOST with WorkerLostError(sentence). */
 void executor_lost(struct arena *arena, const char *sentence, struct outcome *ret_outcome);
 
+/* REJECT with requeue: a task that never began goes back to its queue. */
+void executor_given_back(struct outcome *ret_outcome);
+
 /* The FAILURE NotRegistered(task). */
 void executor_not_registered(struct arena *arena, struct bytes task, struct outcome *ret_outcome);
 
@@ -128,5 +131,8 @@ void executor_not_registered(struct arena *arena, struct bytes task, struct outc
  * (celery/worker/request.py: Request.time_limits). */
 double executor_hard_limit_s(const struct request *request);
 double executor_soft_limit_s(const struct request *request);
+
+/* How many CPUs this process may use; at least 1. */
+size_t executor_cpu_count(void);
 
 #endif

@@ -1,7 +1,6 @@
 #include "executor/executor_native.h"
 
 #include <petiole.h>
-#include <sched.h>
 
 #include "base/json.h"
 #include "base/log.h"
@@ -268,6 +267,16 @@ static void give_up(struct native_run *run, struct outcome *outcome)
 
 static const char lost_sentence[] = "Worker shut down before the task ended.";
 
+/* Of a run that was taken back before a thread began it. */
+static void set_withdrawn_outcome(struct native_run *run)
+{
+    if (run->end == RUN_IS_REVOKED) {
+        executor_revoked(run->request->arena, "terminated", &run->outcome);
+    } else {
+        executor_given_back(&run->outcome);
+    }
+}
+
 static void set_end_outcome(const struct native_run *run, struct outcome *ret_outcome)
 {
     struct arena *arena = run->request->arena;
@@ -337,7 +346,7 @@ static void end_run(struct native_run *run, enum run_end end, int64_t grace_ms)
         run->end = end;
     }
     if (native_pool_withdraw(native->pool, &run->job)) {
-        set_end_outcome(run, &run->outcome);
+        set_withdrawn_outcome(run);
         finish_early(run);
         return;
     }
@@ -482,16 +491,17 @@ static void native_close(struct executor *executor, bool kill, void (*on_closed)
                          void *context)
 {
     struct executor_native *native = native_of(executor);
-    native->is_closing = true;
-    native->on_closed = on_closed;
-    native->closed_context = context;
+    if (!native->is_closing) {
+        native->is_closing = true;
+        native->on_closed = on_closed;
+        native->closed_context = context;
+    }
     list_for_each(node, following, &native->runs) {
         struct native_run *run = list_entry(node, struct native_run, node);
         if (kill) {
             end_run(run, RUN_IS_KILLED, KILL_GRACE_MS);
         } else if (native_pool_withdraw(native->pool, &run->job)) {
-            run->end = run->end == RUN_GOES_ON ? RUN_IS_KILLED : run->end;
-            set_end_outcome(run, &run->outcome);
+            set_withdrawn_outcome(run);
             finish_early(run);
         }
     }
@@ -511,12 +521,6 @@ static const struct executor_ops native_ops = {
     .close = native_close,
 };
 
-static size_t cpu_count(void)
-{
-    cpu_set_t cpus;
-    return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (size_t)CPU_COUNT(&cpus) : 1;
-}
-
 struct executor *executor_native_new(struct loop *loop,
                                      const struct executor_native_options *options,
                                      const struct executor_events *events, void *context,
@@ -527,7 +531,7 @@ struct executor *executor_native_new(struct loop *loop,
     native->loop = loop;
     native->plugins = options->plugins;
     native->hostname = memory_text(bytes_from_text(options->hostname));
-    native->thread_count = options->thread_count > 0 ? options->thread_count : cpu_count();
+    native->thread_count = options->thread_count > 0 ? options->thread_count : executor_cpu_count();
     native->cancel_grace_ms =
         options->cancel_grace_ms > 0 ? options->cancel_grace_ms : EXECUTOR_NATIVE_CANCEL_GRACE_MS;
     native->events = events;

@@ -4,15 +4,15 @@
  *
  * - on_started comes when the body has begun, a few milliseconds late at most, or right before
  *   on_finished; a task that is withdrawn before that has none.
- * - The soft time limit sets the flag that the task sees in is_cancelled, and so does cancel. Native
- *   code cannot be killed: at the hard time limit, or a grace period after cancel, the outcome is
- *   reported (TimeLimitExceeded, or REVOKED), and the thread is given up and replaced. The body goes
- *   on beside the pool until it returns; its reply is dropped. A task that never returns costs one
- *   thread each time.
+ * - The soft time limit sets the flag that the task sees in is_cancelled, and so does cancel.
+ *   Native code cannot be killed: at the hard time limit, or a grace period after cancel, the
+ *   outcome is reported (TimeLimitExceeded, or REVOKED), and the thread is given up and replaced.
+ *   The body goes on beside the pool until it returns; its reply is dropped. A task that never
+ *   returns costs one thread each time.
  * - A crash in a plugin is a crash of the worker.
- * - close gives back what has not begun: LOST, without on_started. With `kill` running tasks get the
- *   flag and a second to end; what ends by then as usual is reported as usual, the rest is LOST. A
- *   second close with `kill` hastens a first one without.
+ * - close gives back what has not begun: REJECT with requeue, without on_started. With `kill`
+ *   running tasks get the flag and a second to end; what succeeds by then is reported as usual, the
+ *   rest is LOST.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_NATIVE_H
 #define PETIOLE_EXECUTOR_EXECUTOR_NATIVE_H
@@ -36,8 +36,9 @@ struct executor_native_options {
     int64_t cancel_grace_ms;          /* 0: the default */
 };
 
-/* Starts the threads; returns new, or NULL with error TEMPORARY when the system refuses them. Borrows
- * `events` and `context` until on_closed. A task that no plugin has fails with NotRegistered. */
+/* Starts the threads; returns new, or NULL with error TEMPORARY when the system refuses them.
+ * Borrows `events` and `context` until on_closed. A task that no plugin has fails with
+ * NotRegistered. */
 struct executor *executor_native_new(struct loop *loop,
                                      const struct executor_native_options *options,
                                      const struct executor_events *events, void *context,

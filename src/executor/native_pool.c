@@ -237,7 +237,8 @@ static void arm_check(struct native_pool *pool)
     }
 }
 
-/* Hands over what was submitted in this turn, with one lock and a wake-up for each thread in need. */
+/* Hands over what was submitted in this turn, with one lock and a wake-up for each thread in
+ * need. */
 static void on_flush(void *context)
 {
     struct native_pool *pool = context;

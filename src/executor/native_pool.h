@@ -1,14 +1,15 @@
 /*
  * Worker threads with one queue in front of them, for work that is handed over and taken back in
  * batches: what the loop submits in one turn goes over with one lock, and what the threads finish
- * while the loop is busy comes back with one wake-up. It knows nothing of tasks: a job is a function.
+ * while the loop is busy comes back with one wake-up. It knows nothing of tasks: a job is a
+ * function.
  *
  * All functions are called on the loop's thread, but for those of a job's own thread
  * (native_pool_wait, _is_cancelled, _note). Events come from the loop.
  *
- * A job that does not end can be given up: its thread leaves the pool, with the job, and another one
- * takes its place. Such a thread frees the job, and the pool with it when that is closed and it was
- * the last one, whenever its function returns.
+ * A job that does not end can be given up: its thread leaves the pool, with the job, and another
+ * one takes its place. Such a thread frees the job, and the pool with it when that is closed and it
+ * was the last one, whenever its function returns.
  */
 #ifndef PETIOLE_EXECUTOR_NATIVE_POOL_H
 #define PETIOLE_EXECUTOR_NATIVE_POOL_H
@@ -26,8 +27,8 @@
 struct native_pool;
 struct native_thread;
 
-/* One piece of work; the head of a block of its owner's. The owner sets `run` and `free` in a zeroed
- * struct; the rest is the pool's. */
+/* One piece of work; the head of a block of its owner's. The owner sets `run` and `free` in a
+ * zeroed struct; the rest is the pool's. */
 struct native_job {
     /* Does the work, on a thread of the pool. */
     void (*run)(struct native_job *job);
@@ -45,7 +46,8 @@ struct native_job {
 };
 
 struct native_pool_events {
-    /* `run` was called `elapsed_ms` ago. Told within a few milliseconds, or right before on_done. */
+    /* `run` was called `elapsed_ms` ago. Told within a few milliseconds, or right before
+     * on_done. */
     void (*on_begun)(void *context, struct native_job *job, int64_t elapsed_ms);
     /* `run` has returned, after `runtime_s`. The job is its owner's again. */
     void (*on_done)(void *context, struct native_job *job, double runtime_s);
@@ -67,7 +69,8 @@ struct native_pool *native_pool_new(struct loop *loop, size_t thread_count,
  * on_batch_end follows. Leaves NULL on success. */
 bool native_pool_close(struct native_pool **pool);
 
-/* Queues a job behind the others; takes it until on_done. The threads hear of it on the next turn. */
+/* Queues a job behind the others; takes it until on_done. The threads hear of it on the next
+ * turn. */
 void native_pool_submit(struct native_pool *pool, struct native_job *job);
 
 /* Takes a job back that no thread has begun. False when one has, then on_done still comes. */

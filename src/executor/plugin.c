@@ -122,7 +122,8 @@ bool plugin_set_load(struct plugin_set *set, const char *path, struct error *ret
         return error_set(reterr, ERROR_INVALID,
                          "plugin %s is no Petiole plugin: it has no function " ENTRY_SYMBOL, path);
     }
-    /* ISO C has no conversion between the two kinds of pointer; POSIX says that the bytes are the same. */
+    /* ISO C has no conversion between the two kinds of pointer; POSIX says that the bytes are the
+     * same. */
     entry_fn *entry = NULL;
     memcpy(&entry, &symbol, sizeof(entry));
     return plugin_set_add(set, entry(), path, reterr);

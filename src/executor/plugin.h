@@ -2,7 +2,8 @@
  * Shared libraries with native tasks (include/petiole.h): loading, checking, and finding a task's
  * function by its name. Nothing is called here but petiole_plugin_entry.
  *
- * A library is never unloaded: a task that was given up at its time limit may still be running in it.
+ * A library is never unloaded: a task that was given up at its time limit may still be running in
+ * it.
  */
 #ifndef PETIOLE_EXECUTOR_PLUGIN_H
 #define PETIOLE_EXECUTOR_PLUGIN_H
@@ -26,10 +27,10 @@ struct plugin_set *plugin_set_new(void);
 /* Frees the table, not the libraries; leaves NULL. Accepts NULL. */
 void plugin_set_free(struct plugin_set **set);
 
-/* Loads the library at `path` (as dlopen finds it: with a slash a path, else along the library path)
- * and adds its tasks. Blocks; meant for the start. Error INVALID names the library and what is wrong:
- * not found, no entry function, another ABI (both versions are named), or a task that is already
- * there. */
+/* Loads the library at `path` (as dlopen finds it: with a slash a path, else along the library
+ * path) and adds its tasks. Blocks; meant for the start. Error INVALID names the library and what
+ * is wrong: not found, no entry function, another ABI (both versions are named), or a task that is
+ * already there. */
 bool plugin_set_load(struct plugin_set *set, const char *path, struct error *reterr) MUST_CHECK;
 
 /* As plugin_set_load for a table that is in memory; `path` is for messages. Borrows the table for

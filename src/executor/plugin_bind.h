@@ -20,8 +20,9 @@ struct plugin_parameters {
     size_t count;
 };
 
-/* Fills ret_values[0..count-1] from the array `args` and the object `kwargs`, JSON_TYPE_ABSENT for what was
- * not given. Returns false with the text of a TypeError in `ret_message`, and `ret_values` undefined. */
+/* Fills ret_values[0..count-1] from the array `args` and the object `kwargs`, JSON_TYPE_ABSENT for
+ * what was not given. Returns false with the text of a TypeError in `ret_message`, and `ret_values`
+ * undefined. */
 bool plugin_bind(const struct plugin_parameters *parameters, struct json args, struct json kwargs,
                  struct json *ret_values, struct buffer *ret_message) MUST_CHECK;
 

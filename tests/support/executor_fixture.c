@@ -143,9 +143,15 @@ void executor_fixture_start(struct executor_fixture *fixture)
     executor_fixture_wait_count(fixture, &fixture->ready_count, 1);
 }
 
-void executor_fixture_close(struct executor_fixture *fixture, bool kill)
+void executor_fixture_begin_close(struct executor_fixture *fixture, bool kill)
 {
     fixture->executor->ops->close(fixture->executor, kill, on_closed, fixture);
+    assert_int_equal(fixture->closed_count, 0);
+}
+
+void executor_fixture_close(struct executor_fixture *fixture, bool kill)
+{
+    executor_fixture_begin_close(fixture, kill);
     executor_fixture_wait_count(fixture, &fixture->closed_count, 1);
 }
 

@@ -48,7 +48,10 @@ void executor_fixture_fini(struct executor_fixture *fixture);
 /* Starts the executor and waits until it is ready. */
 void executor_fixture_start(struct executor_fixture *fixture);
 
-/* Closes the executor and waits until it is closed. */
+/* Asks the executor to close. */
+void executor_fixture_begin_close(struct executor_fixture *fixture, bool kill);
+
+/* Asks the executor to close and waits until it is closed. */
 void executor_fixture_close(struct executor_fixture *fixture, bool kill);
 
 /* Returns new: a request for `task`. `args` and `kwargs` are JSON text. Free with

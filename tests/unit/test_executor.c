@@ -70,6 +70,9 @@ static void test_others(void **state)
     check(fixture, OUTCOME_REVOKED, "celery.exceptions", "TaskRevokedError", "[\"terminated\"]");
     executor_lost(fixture->arena, "gone", &fixture->outcome);
     check(fixture, OUTCOME_LOST, "billiard.exceptions", "WorkerLostError", "[\"gone\"]");
+    executor_given_back(&fixture->outcome);
+    assert_int_equal(fixture->outcome.kind, OUTCOME_REJECT);
+    assert_true(fixture->outcome.requeue);
     executor_not_registered(fixture->arena, BYTES("a.b"), &fixture->outcome);
     check(fixture, OUTCOME_FAILURE, "celery.exceptions", "NotRegistered", "[\"a.b\"]");
 }

@@ -43,7 +43,8 @@ static struct petiole_json json_of(enum petiole_json_type type, const char *text
     return (struct petiole_json){type, {text, strlen(text)}};
 }
 
-/* Runs `function` with `args` and checks the outcome written as "kind result type module message". */
+/* Runs `function` with `args` and checks the outcome written as "kind result type module
+ * message". */
 static void check_run_by(struct runner *runner, petiole_task_function *function, const char *args,
                          const char *expected)
 {
