@@ -20,6 +20,9 @@ enum worker_phase {
     WORKER_STOPPED,
 };
 
+struct kubeconfig;
+struct plugin_set;
+
 /* One executor in use. */
 struct worker_executor {
     struct worker *worker;
@@ -45,6 +48,9 @@ struct worker {
     struct worker_executor executors[TASK_EXECUTOR_COUNT];
     struct broker *broker;
     struct result_backend *backend;
+    struct plugin_set *plugins;       /* owned */
+    struct kubeconfig *kubeconfig;    /* owned; NULL: no task runs as a Job */
+    const char *run_folder;           /* NULL: none can be used */
     struct status_server *servers[2]; /* worker_http_address, and the probe socket */
     const char *broker_url;           /* without password */
     const char *backend_url;          /* without password; NULL: results are disabled */

@@ -1,0 +1,283 @@
+/* The parts of a worker, built from its settings: everything that can be wrong is found before
+ * anything is connected. */
+#include <unistd.h>
+
+#include "executor/executor_kubernetes.h"
+#include "executor/executor_local.h"
+#include "executor/executor_native.h"
+#include "executor/plugin.h"
+#include "worker/nodename.h"
+#include "worker/run_dir.h"
+#include "worker/settings_redis.h"
+#include "worker/worker_private.h"
+
+#define MAX_BODY_BYTES ((size_t)512 << 20) /* Redis' own limit of a value */
+
+/* Telemetry */
+
+static void build_metrics(struct worker *worker)
+{
+    const struct settings *settings = worker->settings;
+    struct metrics_options options = {
+        .hostname = nodename_host(worker->node_name),
+        .tenant = settings->tenant,
+        .runtime_buckets = settings->runtime_buckets,
+        .runtime_bucket_count = settings->runtime_bucket_count,
+    };
+    struct bytes version = BYTES(PETIOLE_VERSION);
+    worker->metrics = metrics_new(&options);
+    metrics_set(worker->metrics, METRICS_BUILD_INFO, &version, 1);
+}
+
+static bool open_servers(struct worker *worker, const char *run_folder, struct error *reterr)
+{
+    const char *address = worker->settings->worker_http_address;
+    if (address && address[0] != '\0') {
+        worker->servers[0] =
+            status_server_open(worker->loop, address, &worker_status_events, worker, reterr);
+        if (!worker->servers[0]) {
+            return error_wrap(reterr, "worker_http_address");
+        }
+    }
+    if (run_folder) {
+        const char *socket = run_dir_socket_address(run_folder, worker->node_name, worker->arena);
+        struct error ignored;
+        worker->servers[1] =
+            status_server_open(worker->loop, socket, &worker_status_events, worker, &ignored);
+    }
+    return true;
+}
+
+/* Broker and backend */
+
+static bool build_broker(struct worker *worker, struct error *reterr)
+{
+    struct broker_redis_options options;
+    if (!settings_redis_broker(worker->settings, &options, reterr)) {
+        return false;
+    }
+    options.instance_id = worker->instance_id;
+    worker->broker_url = options.url.display;
+    worker->broker = broker_redis_new(worker->loop, &options, &worker_broker_events, worker);
+    pipeline_set_broker(worker->pipeline, worker->broker);
+    return true;
+}
+
+static bool build_backend(struct worker *worker, struct error *reterr)
+{
+    struct result_redis_options options;
+    struct error error = {0};
+    if (!settings_redis_backend(worker->settings, &options, &error)) {
+        if (error.kind == ERROR_NOT_FOUND) {
+            return true; /* results are disabled */
+        }
+        return error_set(reterr, error.kind, "%s", error.message);
+    }
+    worker->backend_url = options.url.display;
+    worker->backend = result_redis_new(worker->loop, &options, &worker_result_events, worker);
+    pipeline_set_backend(worker->pipeline, worker->backend);
+    return true;
+}
+
+static bool build_pipeline(struct worker *worker, struct error *reterr)
+{
+    const struct settings *settings = worker->settings;
+    const char *zone = settings->timezone ? settings->timezone : "UTC";
+    if (!timezone_load(zone, (int64_t)loop_wall_s(worker->loop), &worker->timezone, reterr)) {
+        return error_wrap(reterr, "timezone");
+    }
+    struct pipeline_options options = {
+        .loop = worker->loop,
+        .registry = settings->registry,
+        .metrics = worker->metrics,
+        .rules = {settings->tenant, settings->tenant_path, settings->tenant_header},
+        .message_rules = {settings->accept_content, MAX_BODY_BYTES},
+        .document = {settings->result_extended, worker->node_name, &worker->timezone},
+        .result_expires_s = (int64_t)settings->result_expires,
+        .lookahead = (size_t)settings->worker_lookahead,
+        .namespace_name = settings->tenant,
+        .on_idle = worker_on_idle,
+        .on_executor_ready = worker_on_executor_ready,
+        .context = worker,
+    };
+    worker->pipeline = pipeline_new(&options);
+    return true;
+}
+
+/* Executors */
+
+/* How many rows of `tasks` want this executor. */
+static bool is_used(const struct worker *worker, enum task_executor which)
+{
+    struct task_type *row = NULL;
+    for (size_t index = 0; (row = registry_row(worker->settings->registry, index)) != NULL;
+         index++) {
+        if (row->executor == which) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct executor *build_native(struct worker *worker, struct error *reterr)
+{
+    worker->plugins = plugin_set_new();
+    for (const char *const *path = worker->settings->plugins; *path; path++) {
+        if (!plugin_set_load(worker->plugins, *path, reterr)) {
+            return NULL;
+        }
+    }
+    struct executor_native_options options = {
+        .plugins = worker->plugins,
+        .thread_count = (size_t)worker->settings->native_threads,
+        .hostname = worker->node_name,
+    };
+    return executor_native_new(worker->loop, &options, &pipeline_executor_events, worker->pipeline,
+                               reterr);
+}
+
+static struct executor *build_local(struct worker *worker, struct error *reterr)
+{
+    const struct settings *settings = worker->settings;
+    if (!worker->run_folder) {
+        (void)error_set(reterr, ERROR_INVALID,
+                        "executor local needs a folder for its files: set run_dir");
+        return NULL;
+    }
+    int64_t most = settings->local_max_processes > 0 ? settings->local_max_processes
+                                                     : settings->worker_concurrency;
+    struct executor_local_options options = {
+        .registry = settings->registry,
+        .namespace_name = settings->tenant,
+        .max_processes = (size_t)most,
+        .log_folder = settings->local_log_dir
+                          ? settings->local_log_dir
+                          : arena_format(worker->arena, "%s/logs", worker->run_folder),
+        .work_folder = arena_format(worker->arena, "%s/work", worker->run_folder),
+        .claims_folder = arena_format(worker->arena, "%s/claims", worker->run_folder),
+        .environment = environ,
+    };
+    return executor_local_new(worker->loop, &options, &pipeline_executor_events, worker->pipeline,
+                              reterr);
+}
+
+/* What of the quota's pods is left free: kubernetes_quota_reserve, less this worker's own pod when
+ * the quota counts that already. */
+static int64_t reserved_pods(const struct worker *worker)
+{
+    int64_t pods = 0;
+    const struct yaml *setting = yaml_get(worker->settings->kubernetes_quota_reserve, "pods");
+    if (setting && !yaml_integer(setting, &pods)) {
+        pods = 0;
+    }
+    const struct kubeconfig *kubeconfig = worker->kubeconfig;
+    bool is_inside = kubeconfig->token_file && getenv("KUBERNETES_SERVICE_HOST") // NOLINT
+                     && kubeconfig->namespace_name
+                     && strcmp(kubeconfig->namespace_name, worker->settings->tenant) == 0;
+    return is_inside && pods > 0 ? pods - 1 : pods;
+}
+
+static struct executor *build_kubernetes(struct worker *worker, struct error *reterr)
+{
+    const struct settings *settings = worker->settings;
+    struct executor_kubernetes_options options = {
+        .kubeconfig = worker->kubeconfig,
+        .namespace_name = settings->kubernetes_namespace,
+        .instance_id = worker->instance_id,
+        .tenant = settings->tenant,
+        .registry = settings->registry,
+        .max_jobs = (size_t)settings->kubernetes_max_jobs,
+        .result_ttl_s = settings->kubernetes_result_ttl,
+        .reserve_pods = reserved_pods(worker),
+    };
+    return executor_kubernetes_new(worker->loop, &options, &pipeline_executor_events,
+                                   worker->pipeline, reterr);
+}
+
+/* The cluster's credentials, which may also say whose worker this is: before anything that depends
+ * on the tenant. */
+static bool load_kubeconfig(struct worker *worker, struct error *reterr)
+{
+    if (!is_used(worker, TASK_KUBERNETES)) {
+        return true;
+    }
+    struct kubeconfig_sources sources = {.environment = environ};
+    worker->kubeconfig = kubeconfig_load(&sources, reterr);
+    if (!worker->kubeconfig) {
+        return false;
+    }
+    if (worker->kubeconfig->namespace_name) {
+        settings_set_namespace(worker->settings, worker->kubeconfig->namespace_name);
+    }
+    if (!worker->settings->kubernetes_namespace) {
+        return error_set(reterr, ERROR_INVALID,
+                         "kubernetes_namespace is not set, and neither the pod nor %s names one",
+                         worker->kubeconfig->origin);
+    }
+    return true;
+}
+
+static bool build_executors(struct worker *worker, struct error *reterr)
+{
+    struct executor *(*const builders[TASK_EXECUTOR_COUNT])(struct worker *, struct error *) = {
+        [TASK_KUBERNETES] = build_kubernetes,
+        [TASK_LOCAL] = build_local,
+        [TASK_NATIVE] = build_native,
+    };
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        struct worker_executor *slot = &worker->executors[index];
+        slot->worker = worker;
+        slot->which = (enum task_executor)index;
+        if (!is_used(worker, slot->which)) {
+            continue;
+        }
+        if (!builders[index]) {
+            return error_set(reterr, ERROR_UNSUPPORTED,
+                             "tasks: executor process is not part of this version: use kubernetes, "
+                             "local or native");
+        }
+        slot->executor = builders[index](worker, reterr);
+        if (!slot->executor) {
+            return false;
+        }
+        pipeline_set_executor(worker->pipeline, slot->which, slot->executor);
+    }
+    return true;
+}
+
+bool worker_parts_build(struct worker *worker, struct error *reterr)
+{
+    struct error no_folder = {0};
+    if (!run_dir_open(worker->settings, worker->arena, &worker->run_folder, &no_folder)) {
+        worker->run_folder = NULL; /* only probes by socket and the local executor need one */
+    }
+    if (!load_kubeconfig(worker, reterr)) {
+        return false;
+    }
+    build_metrics(worker);
+    return build_pipeline(worker, reterr) && build_broker(worker, reterr)
+           && build_backend(worker, reterr) && build_executors(worker, reterr)
+           && open_servers(worker, worker->run_folder, reterr);
+}
+
+void worker_parts_start(struct worker *worker)
+{
+    if (worker->backend) {
+        worker->backend->ops->start(worker->backend);
+    }
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        struct executor *executor = worker->executors[index].executor;
+        if (executor) {
+            executor->ops->start(executor);
+        }
+    }
+    worker->broker->ops->start(worker->broker);
+}
+
+void worker_parts_free(struct worker *worker)
+{
+    pipeline_free(&worker->pipeline);
+    plugin_set_free(&worker->plugins);
+    kubeconfig_free(&worker->kubeconfig);
+    metrics_free(&worker->metrics);
+}
