@@ -17,6 +17,7 @@ static bool is_left_out(struct bytes key)
         "retries",
         "eta",
         "parent_id",
+        "root_id",
         "compression",
         "redelivered",
         "x-death",
@@ -35,10 +36,9 @@ static bool is_left_out(struct bytes key)
     return false;
 }
 
-void message_retry_append_headers(struct buffer *buffer, const struct message *message,
-                                  double eta_wall_s)
+static void append_eta(struct buffer *buffer, double eta_wall_s)
 {
-    (void)buffer_format(buffer, "{\"retries\": %lld, \"eta\": ", (long long)message->retries + 1);
+    (void)buffer_append_text(buffer, ", \"eta\": ");
     if (eta_wall_s > 0) {
         (void)buffer_append_byte(buffer, '"');
         iso8601_append(buffer, eta_wall_s, 0);
@@ -46,19 +46,38 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
     } else {
         (void)buffer_append_text(buffer, "null");
     }
-    (void)buffer_append_text(buffer, ", \"parent_id\": ");
-    json_append_string(buffer, message->id);
+}
+
+/* The task that a retry hangs under in the tree of tasks: itself, unless it had a parent already
+ * (celery/app/base.py: Celery.send_task). */
+static struct bytes or_own_id(struct bytes id, const struct message *message)
+{
+    return id.length > 0 ? id : message->id;
+}
+
+void message_retry_append_headers(struct buffer *buffer, const struct message *message,
+                                  double eta_wall_s)
+{
     struct json_walk walk = json_walk(message->headers);
     struct bytes key;
     struct json value;
+    (void)buffer_append_byte(buffer, '{');
     while (json_next_member(&walk, &key, &value)) {
         if (!is_left_out(key)) {
-            (void)buffer_append_text(buffer, ", \"");
+            (void)buffer_append_byte(buffer, '"');
             (void)buffer_append(buffer, key);
             (void)buffer_append_text(buffer, "\": ");
             (void)buffer_append(buffer, value.text);
+            (void)buffer_append_text(buffer, ", ");
         }
     }
+    /* Last, so that they count also when a peer wrote the same keys with escapes. */
+    (void)buffer_format(buffer, "\"retries\": %lld", (long long)message->retries + 1);
+    append_eta(buffer, eta_wall_s);
+    (void)buffer_append_text(buffer, ", \"root_id\": ");
+    json_append_string(buffer, or_own_id(message->root_id, message));
+    (void)buffer_append_text(buffer, ", \"parent_id\": ");
+    json_append_string(buffer, or_own_id(message->parent_id, message));
     (void)buffer_append_byte(buffer, '}');
 }
 

@@ -8,8 +8,8 @@
 #include "codec/message.h"
 
 /* Appends the headers of the next try as a JSON object: those of `message`, unknown ones too, with
- * retries + 1, `eta_wall_s` (0: none) and parent_id = id; without compression and RabbitMQ's
- * x-death headers. */
+ * retries + 1, `eta_wall_s` (0: none), and root_id and parent_id = id where they were none; without
+ * compression and RabbitMQ's x-death headers. */
 void message_retry_append_headers(struct buffer *buffer, const struct message *message,
                                   double eta_wall_s);
 
