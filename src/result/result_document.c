@@ -23,12 +23,6 @@ const char *result_document_state(enum outcome_kind kind)
     }
 }
 
-static void append_raw(struct buffer *buffer, const char *before, struct bytes json_text)
-{
-    (void)buffer_append_text(buffer, before);
-    (void)buffer_append(buffer, json_text.length > 0 ? json_text : BYTES("null"));
-}
-
 static void append_string(struct buffer *buffer, const char *before, struct bytes text)
 {
     (void)buffer_append_text(buffer, before);
@@ -46,23 +40,65 @@ static void append_dumps(struct buffer *buffer, const char *before, struct json 
     }
 }
 
+/* JSON text that a runner made, or `otherwise` when it is none. */
+static void append_checked(struct buffer *buffer, struct bytes text, enum json_type wanted,
+                           const char *otherwise)
+{
+    struct json value;
+    if (json_parse(text, &value, NULL) && (wanted == JSON_TYPE_ABSENT || value.type == wanted)) {
+        json_append_dumps(buffer, value);
+    } else {
+        (void)buffer_append_text(buffer, otherwise);
+    }
+}
+
 static void append_result(struct buffer *buffer, const struct outcome *outcome)
 {
     if (outcome->kind == OUTCOME_SUCCESS) {
-        struct json value;
-        if (json_parse(outcome->result, &value, NULL)) {
-            append_dumps(buffer, "", value);
-        } else {
-            (void)buffer_append_text(buffer, "null");
-        }
+        append_checked(buffer, outcome->result, JSON_TYPE_ABSENT, "null");
     } else if (outcome->exc_type.length > 0) {
         append_string(buffer, "{\"exc_type\": ", outcome->exc_type);
-        append_raw(buffer, ", \"exc_message\": ",
-                   outcome->exc_message.length > 0 ? outcome->exc_message : BYTES("[]"));
+        (void)buffer_append_text(buffer, ", \"exc_message\": ");
+        append_checked(buffer, outcome->exc_message, JSON_TYPE_ARRAY, "[]");
         append_string(buffer, ", \"exc_module\": ", outcome->exc_module);
         (void)buffer_append_byte(buffer, '}');
     } else {
         (void)buffer_append_text(buffer, "null");
+    }
+}
+
+static bool is_stamped(struct json stamped_headers, struct json name, struct arena *arena)
+{
+    struct json_walk walk = json_walk(stamped_headers);
+    struct json stamped;
+    struct bytes wanted = {NULL, 0};
+    struct bytes text;
+    (void)!json_text(name, arena, &wanted);
+    while (json_next_element(&walk, &stamped)) {
+        if (json_text(stamped, arena, &text) && bytes_equal(text, wanted)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The names of the stamps, and each stamp as a member of its own. */
+static void append_stamps(struct buffer *buffer, const struct request *request)
+{
+    const struct message *message = &request->message;
+    struct json_walk walk = json_walk(message->stamps);
+    struct bytes key;
+    struct json value;
+    if (message->stamps.type != JSON_TYPE_OBJECT || json_count(message->stamps) == 0) {
+        return;
+    }
+    append_dumps(buffer, ", \"stamped_headers\": ", message->stamped_headers);
+    while (json_next_member(&walk, &key, &value)) {
+        struct json name = {JSON_TYPE_STRING, bytes_of(key.data - 1, key.length + 2)};
+        if (is_stamped(message->stamped_headers, name, request->arena)) {
+            append_dumps(buffer, ", ", name);
+            append_dumps(buffer, ": ", value);
+        }
     }
 }
 
@@ -71,8 +107,6 @@ static void append_extended(struct buffer *buffer, const struct request *request
 {
     const struct message *message = &request->message;
     if (!request->type) {
-        /* Written for an unknown task: there is no request to read
-         * (celery/worker/consumer/consumer.py: on_unknown_task). */
         (void)buffer_append_text(
             buffer, ", \"name\": null, \"args\": null, \"kwargs\": null, \"worker\": null, "
                     "\"retries\": null, \"queue\": null");
@@ -84,6 +118,7 @@ static void append_extended(struct buffer *buffer, const struct request *request
     append_string(buffer, ", \"worker\": ", bytes_from_text(options->node_name));
     (void)buffer_format(buffer, ", \"retries\": %lld", (long long)message->retries);
     append_string(buffer, ", \"queue\": ", message->queue);
+    append_stamps(buffer, request);
 }
 
 /* What follows date_done. */
@@ -91,10 +126,12 @@ static void append_tail(struct buffer *buffer, const struct request *request,
                         const struct result_document_options *options)
 {
     const struct message *message = &request->message;
-    if (message->group.length > 0) {
+    /* An unknown task has no request to read (celery/worker/consumer/consumer.py:
+     * Consumer.on_unknown_task). */
+    if (request->type && message->group.length > 0) {
         append_string(buffer, ", \"group_id\": ", message->group);
     }
-    if (message->parent_id.length > 0) {
+    if (request->type && message->parent_id.length > 0) {
         append_string(buffer, ", \"parent_id\": ", message->parent_id);
     }
     if (options->is_extended) {
@@ -102,6 +139,19 @@ static void append_tail(struct buffer *buffer, const struct request *request,
     }
     append_string(buffer, ", \"task_id\": ", message->id);
     (void)buffer_append_byte(buffer, '}');
+}
+
+/* The tasks that this one sent. Its next try is one of them, under the same id
+ * (celery/app/task.py: Task.retry, Task.apply_async). */
+static void append_children(struct buffer *buffer, const struct request *request,
+                            const struct outcome *outcome)
+{
+    if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s >= 0) {
+        append_string(buffer, ", \"children\": [[[", request->message.id);
+        (void)buffer_append_text(buffer, ", null], null]]");
+    } else {
+        (void)buffer_append_text(buffer, ", \"children\": []");
+    }
 }
 
 void result_document_append(struct buffer *buffer, const struct request *request,
@@ -117,7 +167,8 @@ void result_document_append(struct buffer *buffer, const struct request *request
     } else {
         (void)buffer_append_text(buffer, "null");
     }
-    (void)buffer_append_text(buffer, ", \"children\": [], \"date_done\": ");
+    append_children(buffer, request, outcome);
+    (void)buffer_append_text(buffer, ", \"date_done\": ");
     if (outcome->kind == OUTCOME_RETRY) {
         (void)buffer_append_text(buffer, "null"); /* only ready states have a date */
     } else {

@@ -26,7 +26,8 @@ struct result_document_options {
 /* The state that an outcome is stored as; NULL: nothing is stored (IGNORE, REJECT, LOST). */
 const char *result_document_state(enum outcome_kind kind);
 
-/* Appends the document of `request`'s end. */
+/* Appends the document of `request`'s end. A RETRY with a negative countdown is one that nobody
+ * published: it lists no child. */
 void result_document_append(struct buffer *buffer, const struct request *request,
                             const struct outcome *outcome,
                             const struct result_document_options *options, double now_wall_s);
