@@ -142,6 +142,7 @@ static bool load_template(struct executor_local *local, struct task_type *type,
         return error_wrap(reterr, "tasks, \"%s\"", type->pattern);
     }
     size_t count = local->template_count + 1;
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): the elements are pointers */
     local->templates = memory_resize(local->templates, count, sizeof(*local->templates));
     local->templates[local->template_count] = template;
     type->job_template_index = local->template_count;

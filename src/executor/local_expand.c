@@ -1,7 +1,7 @@
 #include "executor/local_expand.h"
 
 #define FIRST_CAPACITY     8
-#define MAX_EXPANDED_BYTES (1024 * 1024)
+#define MAX_EXPANDED_BYTES ((size_t)1024 * 1024)
 
 void local_expand_set(struct local_pairs *pairs, const char *name, const char *value)
 {

@@ -133,5 +133,7 @@ static int remove_one(const char *path, const struct stat *status, int type, str
 
 void local_folder_remove(const char *path)
 {
+    /* Without FTW_CHDIR it keeps to its own thread. */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe) */
     (void)nftw(path, remove_one, MAX_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
 }

@@ -30,7 +30,7 @@ static void reset_signals(void)
         (void)signal(number, SIG_DFL);
     }
     (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 /* The descriptor that is opened may be the very one that it is for: then it must survive the

@@ -15,7 +15,7 @@
 #include "executor/executor.h"
 
 /* The longest result in bytes, and what all that a call allocates may come to beside it. */
-#define PLUGIN_HOST_MAX_RESULT_BYTES (64 * 1024 * 1024)
+#define PLUGIN_HOST_MAX_RESULT_BYTES ((size_t)64 * 1024 * 1024)
 
 /* The part of the worker that runs the call; all mandatory, called on the call's thread. `context`
  * is the call's. */
