@@ -49,6 +49,9 @@ struct json_walk {
  * Borrows `text`. Error INVALID says what is wrong and at which byte. */
 bool json_parse(struct bytes text, struct json *ret_value, struct error *reterr) MUST_CHECK;
 
+/* The value of a text that was checked before, or that we wrote: exactly one, without space around. */
+struct json json_checked(struct bytes text);
+
 /* Begins a walk over `container`; anything but an array or object has no members. */
 struct json_walk json_walk(struct json container);
 
@@ -62,6 +65,9 @@ bool json_next_member(struct json_walk *walk, struct bytes *ret_key, struct json
 /* The last member called `key` (as Python's json keeps it), or a value of type JSON_TYPE_ABSENT when
  * there is none or `object` is none. Keys written with escapes are found too. */
 struct json json_get(struct json object, const char *key);
+
+/* The same for several different keys in one walk, for objects of which much is read. */
+void json_pick(struct json object, const char *const *keys, size_t count, struct json *ret_values);
 
 /* Element number `index`, or JSON_TYPE_ABSENT. */
 struct json json_at(struct json array, size_t index);

@@ -76,53 +76,100 @@ static enum message_flag read_flag(struct json value)
                                            : MESSAGE_UNSET;
 }
 
-/* Members that only name things: wrong types count as absent. */
-static void read_names(struct json headers, struct arena *arena, struct message *message)
+/* The headers that are read, each once. The order is that of union headers. */
+static const char *const header_names[] = {
+    "task",
+    "id",
+    "shadow",
+    "root_id",
+    "parent_id",
+    "group",
+    "group_index",
+    "argsrepr",
+    "kwargsrepr",
+    "origin",
+    "ignore_result",
+    "eta",
+    "expires",
+    "timelimit",
+    "retries",
+    "replaced_task_nesting",
+    "stamped_headers",
+    "stamps",
+};
+
+union headers {
+    struct json in_order[ARRAY_LENGTH(header_names)];
+
+    struct {
+        struct json task, id, shadow, root_id, parent_id, group, group_index;
+        struct json argsrepr, kwargsrepr, origin, ignore_result, eta, expires, timelimit;
+        struct json retries, replaced_task_nesting, stamped_headers, stamps;
+    };
+};
+
+_Static_assert(sizeof(union headers) == ARRAY_LENGTH(header_names) * sizeof(struct json),
+               "a name for each header");
+
+static struct bytes text_or_none(struct json value, struct arena *arena)
 {
-    message->shadow = text_of(headers, "shadow", arena);
-    message->root_id = text_of(headers, "root_id", arena);
-    message->parent_id = text_of(headers, "parent_id", arena);
-    message->group = text_of(headers, "group", arena);
-    message->group_index = json_get(headers, "group_index");
-    message->argsrepr = text_of(headers, "argsrepr", arena);
-    message->kwargsrepr = text_of(headers, "kwargsrepr", arena);
-    message->origin = text_of(headers, "origin", arena);
-    message->ignore_result = read_flag(json_get(headers, "ignore_result"));
-    message->stamped_headers = json_get(headers, "stamped_headers");
-    message->stamps = json_get(headers, "stamps");
+    struct bytes text = {NULL, 0};
+    (void)!json_text(value, arena, &text);
+    return text;
+}
+
+/* Members that only name things: wrong types count as absent. */
+static void read_names(const union headers *headers, struct arena *arena, struct message *message)
+{
+    message->shadow = text_or_none(headers->shadow, arena);
+    message->root_id = text_or_none(headers->root_id, arena);
+    message->parent_id = text_or_none(headers->parent_id, arena);
+    message->group = text_or_none(headers->group, arena);
+    message->group_index = headers->group_index;
+    message->argsrepr = text_or_none(headers->argsrepr, arena);
+    message->kwargsrepr = text_or_none(headers->kwargsrepr, arena);
+    message->origin = text_or_none(headers->origin, arena);
+    message->ignore_result = read_flag(headers->ignore_result);
+    message->stamped_headers = headers->stamped_headers;
+    message->stamps = headers->stamps;
+}
+
+/* Times, limits and counts. */
+static enum message_fault read_numbers(const union headers *headers, struct arena *arena,
+                                       struct message *message, struct error *reterr)
+{
+    if (!read_time(headers->eta, arena, &message->eta, &message->eta_wall_s)) {
+        return refuse_time("ETA", headers->eta, reterr);
+    }
+    if (!read_time(headers->expires, arena, &message->expires, &message->expires_wall_s)) {
+        return refuse_time("expires", headers->expires, reterr);
+    }
+    if (!read_time_limits(headers->timelimit, message)) {
+        return refuse(MESSAGE_INVALID, reterr, "timelimit must be [hard, soft] in seconds or null");
+    }
+    if (!read_count(headers->retries, &message->retries)
+        || !read_count(headers->replaced_task_nesting, &message->replaced_task_nesting)) {
+        return refuse(MESSAGE_INVALID, reterr,
+                      "retries and replaced_task_nesting must be whole numbers from 0");
+    }
+    return MESSAGE_FINE;
 }
 
 enum message_fault message_read_headers(struct arena *arena, struct message *message,
                                         struct error *reterr)
 {
-    struct json headers = message->headers;
-    if (!json_text(json_get(headers, "task"), arena, &message->task) || message->task.length == 0
-        || message->task.length > MAX_NAME_BYTES) {
+    union headers headers;
+    json_pick(message->headers, header_names, ARRAY_LENGTH(header_names), headers.in_order);
+    message->task = text_or_none(headers.task, arena);
+    message->id = text_or_none(headers.id, arena);
+    if (message->task.length == 0 || message->task.length > MAX_NAME_BYTES) {
         return refuse(MESSAGE_UNKNOWN, reterr, "the task header is not a task's name");
     }
-    if (!json_text(json_get(headers, "id"), arena, &message->id) || message->id.length == 0
-        || message->id.length > MAX_ID_BYTES) {
+    if (message->id.length == 0 || message->id.length > MAX_ID_BYTES) {
         return refuse(MESSAGE_INVALID, reterr, "the id header is missing or not a task id");
     }
-    read_names(headers, arena, message);
-    struct json eta = json_get(headers, "eta");
-    struct json expires = json_get(headers, "expires");
-    if (!read_time(eta, arena, &message->eta, &message->eta_wall_s)) {
-        return refuse_time("ETA", eta, reterr);
-    }
-    if (!read_time(expires, arena, &message->expires, &message->expires_wall_s)) {
-        return refuse_time("expires", expires, reterr);
-    }
-    if (!read_time_limits(json_get(headers, "timelimit"), message)) {
-        return refuse(MESSAGE_INVALID, reterr, "timelimit must be [hard, soft] in seconds or null");
-    }
-    if (!read_count(json_get(headers, "retries"), &message->retries)
-        || !read_count(json_get(headers, "replaced_task_nesting"),
-                       &message->replaced_task_nesting)) {
-        return refuse(MESSAGE_INVALID, reterr,
-                      "retries and replaced_task_nesting must be whole numbers from 0");
-    }
-    return MESSAGE_FINE;
+    read_names(&headers, arena, message);
+    return read_numbers(&headers, arena, message, reterr);
 }
 
 static void read_delivery(const struct delivery *delivery, struct message *message)
