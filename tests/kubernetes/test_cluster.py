@@ -168,6 +168,17 @@ def test_a_missing_program_cannot_start(cluster: Cluster, kubelet: FakeKubelet) 
     assert (end["exitCode"], end["reason"]) == (128, "StartError")
 
 
+def test_a_container_that_fails_is_started_again_later(
+    cluster: Cluster, kubelet: FakeKubelet
+) -> None:
+    name = start_job(cluster, {"command": ["no-such-program"]}, {"restartPolicy": "OnFailure"})
+    pod = wait_for_pod(cluster, name, is_waiting_with("CrashLoopBackOff"))
+    (status,) = pod["status"]["containerStatuses"]
+    assert (pod["status"]["phase"], status["restartCount"]) == ("Running", 1)
+    assert status["lastState"]["terminated"]["reason"] == "StartError"
+    cluster.kubectl("-n", TENANT, "delete", "job", name)
+
+
 def test_a_missing_configmap_holds_a_container_back(cluster: Cluster, kubelet: FakeKubelet) -> None:
     settings = f"c-{uuid.uuid4().hex[:8]}"
     source = {"configMapKeyRef": {"name": settings, "key": "word"}}

@@ -80,8 +80,8 @@ class ContainerRun:
         """Note why it cannot start yet."""
         self._waiting = {"reason": problem.reason, "message": str(problem)}
 
-    def fail_to_start(self, problem: StartError) -> None:
-        """Note that it can never start."""
+    def fail_to_start(self, problem: StartError, policy: str) -> None:
+        """Note that it could not start, and plan another attempt if the POLICY wants one."""
         self.terminated = {
             "exitCode": _START_ERROR_CODE,
             "reason": "StartError",
@@ -89,6 +89,8 @@ class ContainerRun:
             "startedAt": _NEVER,
             "finishedAt": rfc3339_now(),
         }
+        if policy != "Never":
+            self._plan_restart()
 
     def lose(self) -> None:
         """Note that its process belonged to a kubelet that is gone."""

@@ -86,7 +86,9 @@ class FakeKubelet:
         self._host = Host(
             self._client, NODE, self.directory, machine, self._spawner, self._stopping
         )
-        self._server = LogServer(self._find_log, *self._certificate(cluster.directory / "pki"))
+        pki = self.directory / "pki"
+        make_node_pki(pki)
+        self._server = LogServer(self._find_log, pki / "server.crt", pki / "server.key")
         self._thread = threading.Thread(target=self._serve, name="fake-kubelet", daemon=True)
         self._lock = threading.Lock()
         self._pods: dict[str, PodRun] = {}
@@ -131,12 +133,6 @@ class FakeKubelet:
         self._thread.join(_STOP_SECONDS)
         self._server.stop()
         self._spawner.close()
-
-    def _certificate(self, pki: Path) -> tuple[Path, Path]:
-        if not (pki / "server.crt").exists():
-            pki = self.directory / "pki"
-            make_node_pki(pki)
-        return pki / "server.crt", pki / "server.key"
 
     def _register(self) -> None:
         labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}

@@ -11,7 +11,7 @@ _SERVER_NAMES = (
 
 
 def make_cluster_pki(folder: Path) -> None:
-    """Write ca, server (API server and node), admin (system:masters) and sa (token signing).
+    """Write ca, server, admin (system:masters) and sa (token signing).
 
     Each is NAME.key with NAME.crt, sa with sa.pub. Raises subprocess.CalledProcessError.
     """
@@ -23,7 +23,7 @@ def make_cluster_pki(folder: Path) -> None:
 
 
 def make_node_pki(folder: Path) -> None:
-    """Write server.key and server.crt for a node that has no part in a cluster's own pki."""
+    """Write server.key and server.crt for a node, and the ca that signed it."""
     make_authority(folder)
     issue(folder, "server", "/CN=fake-node", f"serverAuth\nsubjectAltName={_SERVER_NAMES}")
 

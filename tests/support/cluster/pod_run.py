@@ -166,7 +166,7 @@ class PodRun:
             try:
                 launches.append((each, self._files.launch(each.spec, self._host.machine)))
             except StartError as problem:
-                each.fail_to_start(problem)
+                each.fail_to_start(problem, self._pod["spec"]["restartPolicy"])
         for each, launch in launches:
             self._poll.register(each.start(launch), select.POLLIN)
 
@@ -204,7 +204,7 @@ class PodRun:
             each.wait_for(problem)
             each.restart_at = time.monotonic() + _RETRY_SECONDS
         except StartError as problem:
-            each.fail_to_start(problem)
+            each.fail_to_start(problem, self._pod["spec"]["restartPolicy"])
         else:
             self._poll.register(each.start(launch), select.POLLIN)
 
