@@ -98,16 +98,16 @@ static bool check_mapping(const struct settings *settings, enum setting_id id,
 static bool check_reserve(const struct settings *settings, struct error *reterr)
 {
     const struct yaml *reserve = settings->kubernetes_quota_reserve;
+    int64_t count = 0;
     if (!check_mapping(settings, SETTING_ID_kubernetes_quota_reserve, reserve, reterr)) {
         return false;
     }
     for (size_t index = 0; reserve && index < reserve->count; index++) {
-        const struct yaml *quantity = reserve->entries[index].value;
-        if (quantity->type != YAML_SCALAR || !strchr("0123456789.", quantity->text.data[0])) {
-            return settings_value_fail(settings, SETTING_ID_kubernetes_quota_reserve, quantity,
-                                       reterr,
-                                       "%.64s: a quantity such as 1, 500m or 2Gi is allowed",
-                                       reserve->entries[index].key->text.data);
+        struct yaml_entry entry = reserve->entries[index];
+        if (!bytes_equal_text(entry.key->text, "pods") || !yaml_integer(entry.value, &count)
+            || count < 0) {
+            return settings_value_fail(settings, SETTING_ID_kubernetes_quota_reserve, entry.key,
+                                       reterr, "pods and a whole number from 0 is allowed");
         }
     }
     return true;

@@ -125,7 +125,6 @@ static void test_defaults(void **state)
     assert_int_equal(settings->worker_lookahead, 16);
     assert_string_equal(settings->worker_http_address, "0.0.0.0:9808");
     assert_string_equal(settings->tenant_path, "kwargs.config.metadata.namespace");
-    assert_true(settings->enable_utc);
     assert_true(settings->result_expires == 86400.0);
     assert_int_equal(settings->broker_connection_max_retries, 100);
     assert_int_equal(settings->broker_connection_retry_on_startup, SETTING_NONE);
@@ -226,7 +225,8 @@ static void test_bad_values_name_their_place(void **state)
     check_refused(fixture, "kubernetes_namespace: Bad_Name\n", "lower-case letters");
     check_refused(fixture, "tenant_path: config..x\n", "tenant_path");
     check_refused(fixture, "result_serializer: pickle\n", "json is allowed");
-    check_refused(fixture, "kubernetes_quota_reserve: {pods: many}\n", "a quantity such as");
+    check_refused(fixture, "kubernetes_quota_reserve: {pods: many}\n", "a whole number");
+    check_refused(fixture, "kubernetes_quota_reserve: {cpu: 1}\n", "pods and a whole number");
     check_refused(fixture, "worker_runtime_buckets: [1, 1]\n", "a growing list");
     check_refused(fixture, "task_queues: celery\n", "a list of names or a mapping");
     check_refused(fixture, "task_queues: [{exchange: x}]\n", "each queue needs a name");
