@@ -51,7 +51,10 @@ static bool set_names(SSL *ssl, const struct stream_tls *options, const char *ho
     unsigned char address[sizeof(struct in6_addr)];
     bool is_address =
         inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
-    if (!is_address && SSL_set_tlsext_host_name(ssl, host) != 1) {
+    /* SSL_set_tlsext_host_name casts const away: it is given a copy of its own. */
+    char *name CLEANUP(memory_free_at) = memory_text(bytes_from_text(host));
+    if (!is_address
+        && SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name) != 1) {
         return false;
     }
     if (!options->check_hostname || options->verify == STREAM_VERIFY_NONE) {
