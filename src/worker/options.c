@@ -51,6 +51,12 @@ static bool fail_unknown(struct options_reader *reader, struct bytes spelling)
             "since Celery 5.0, so write: petiole %.*s celeryapp %s <...>",
             BYTES_FORMAT(spelling), command, BYTES_FORMAT(spelling), command);
     }
+    if (reader->has_command && find_row(spelling, OPTIONS_BEFORE_COMMAND)) {
+        return options_apply_fail(reader,
+                                  "No such option '%.*s': it is a global option, so write it "
+                                  "before %s.",
+                                  BYTES_FORMAT(spelling), command);
+    }
     struct buffer guess;
     buffer_init(&guess, 128);
     settings_names_append_nearest(&guess, spelling, &options_table_rows[0].name,

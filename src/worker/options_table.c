@@ -25,7 +25,7 @@
 const struct options_row options_table_rows[] = {
     /* name, other spelling, short, click's variable, its own variable, value, kind, effect, places, member, detail, help */
     {"--app", NULL, "-A", "CELERY_APP", "APP", "APP", TEXT, OPTIONS_SETS_MEMBER, FIRST, MEMBER(app), NULL,
-     "The Celery app; its settings and tasks are Python's, name them in --config instead."},
+     "Celery app; it is not read: write settings and tasks into --config."},
     {"--broker", NULL, "-b", "CELERY_BROKER", "BROKER_URL", "URL", TEXT, OPTIONS_SETS_SETTING, FIRST, 0, "broker_url",
      "Where messages come from, as redis://host:6379/0."},
     {"--result-backend", NULL, NULL, "CELERY_RESULT_BACKEND", "RESULT_BACKEND", "URL", TEXT, OPTIONS_SETS_SETTING, FIRST, 0, "result_backend",
@@ -44,13 +44,13 @@ const struct options_row options_table_rows[] = {
     {"--skip-checks", NULL, NULL, "CELERY_SKIP_CHECKS", "SKIP_CHECKS", NULL, FLAG, OPTIONS_IS_ACCEPTED, FIRST, 0, NULL, NULL},
 
     {"--hostname", NULL, "-n", "CELERY_WORKER_HOSTNAME", NULL, "NAME", TEXT, OPTIONS_SETS_MEMBER, WORKER, MEMBER(node_name), NULL,
-     "Node name, as w1@%h; %h is the hostname, %n its first part, %d the rest."},
+     "Node name, as w1@%h: %h is the hostname, %n its first part."},
     {"--loglevel", NULL, "-l", "CELERY_WORKER_LOGLEVEL", NULL, LEVELS, CHOICE, OPTIONS_SETS_LOGLEVEL, WORKER, 0, NULL,
      "Which log lines are written; WARNING and above without it."},
     {"--logfile", NULL, "-f", "CELERY_WORKER_LOGFILE", NULL, "FILE", TEXT, OPTIONS_SETS_SETTING, WORKER, 0, "worker_logfile",
      "Where they are written; stderr without it."},
     {"--concurrency", NULL, "-c", "CELERY_WORKER_CONCURRENCY", NULL, "N|auto", COUNT, OPTIONS_SETS_SETTING, WORKER, 0, "worker_concurrency",
-     "Processes at a time; the number of CPUs without it. Jobs: kubernetes_max_jobs."},
+     "Processes at a time; the number of CPUs without it."},
     {"--queues", NULL, "-Q", "CELERY_WORKER_QUEUES", NULL, "A,B", TEXT, OPTIONS_SETS_MEMBER, WORKER, MEMBER(queues), NULL,
      "Queues to consume; the tenant's without it."},
     {"--exclude-queues", NULL, "-X", "CELERY_WORKER_EXCLUDE_QUEUES", NULL, "A,B", TEXT, OPTIONS_SETS_MEMBER, WORKER, MEMBER(exclude_queues), NULL,
@@ -58,7 +58,7 @@ const struct options_row options_table_rows[] = {
     {"--plugin", NULL, NULL, NULL, NULL, "FILE", TEXT, OPTIONS_ADDS_PLUGIN, FIRST | WORKER, 0, "plugins",
      "Shared library with native tasks; may be given several times."},
     {"--task-events", "--events", "-E", "CELERY_WORKER_TASK_EVENTS", NULL, NULL, FLAG, OPTIONS_SETS_SETTING, WORKER, 0, "worker_send_task_events",
-     "Send task events."},
+     "Send task events; not part of this version."},
     {"--time-limit", NULL, NULL, "CELERY_WORKER_TIME_LIMIT", NULL, "SECONDS", FLOAT, OPTIONS_SETS_SETTING, WORKER, 0, "task_time_limit",
      "A task is ended after so long."},
     {"--soft-time-limit", NULL, NULL, "CELERY_WORKER_SOFT_TIME_LIMIT", NULL, "SECONDS", FLOAT, OPTIONS_SETS_SETTING, WORKER, 0, "task_soft_time_limit",

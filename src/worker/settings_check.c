@@ -207,6 +207,16 @@ static void note_accepted(struct settings *settings)
     }
 }
 
+/* What is understood and not done yet is said, not kept silent. */
+static void note_missing(struct settings *settings)
+{
+    if (settings->worker_send_task_events) {
+        settings_value_note(settings, LOG_WARNING,
+                            "worker_send_task_events: this version sends no task events.");
+        settings->worker_send_task_events = false;
+    }
+}
+
 bool settings_check_all(struct settings *settings, struct error *reterr)
 {
     if (!check_tenancy(settings, reterr) || !check_address(settings, reterr)
@@ -217,5 +227,6 @@ bool settings_check_all(struct settings *settings, struct error *reterr)
     count_cpus(settings);
     choose_broker(settings);
     note_accepted(settings);
+    note_missing(settings);
     return true;
 }

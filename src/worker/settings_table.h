@@ -23,7 +23,7 @@ SETTING(plugins, LIST, "[]", "shared libraries with native tasks")
 SETTING(native_threads, COUNT, "0", "threads of the native executor; 0: one for each CPU")
 SETTING(local_max_processes, COUNT, "0", "most processes of the local executor; 0: worker_concurrency")
 SETTING(local_log_dir, TEXT, "null", "where the local executor keeps the output of its processes; without it below run_dir")
-SETTING(run_dir, TEXT, "null", "folder of the probe socket; without it /run/petiole, $XDG_RUNTIME_DIR/petiole or /tmp/petiole-UID")
+SETTING(run_dir, TEXT, "null", "folder of the probe socket and of local tasks; without it /run/petiole, $XDG_RUNTIME_DIR/petiole or /tmp/petiole-UID")
 
 /* Celery's: general */
 SETTING(accept_content, LIST, "[json]", "content types that are decoded")
@@ -45,8 +45,8 @@ SETTING(beat_cron_starting_deadline, ACCEPTED, "null", "how late a cron entry ma
 
 /* Celery's: broker */
 SETTING(broker_url, URLS, "null", "where messages come from; of several (a;b or a list) the first that is supported")
-SETTING(broker_read_url, URLS, "null", "the same, for consuming only")
-SETTING(broker_write_url, URLS, "null", "the same, for publishing only")
+SETTING(broker_read_url, URLS, "null", "the same; wins over broker_url")
+SETTING(broker_write_url, URLS, "null", "must be where messages are consumed; another one is not used, with a warning")
 SETTING(broker_transport, ACCEPTED, "null", "transport when the URL names none")
 SETTING(broker_transport_options, TREE, "{}", "visibility_timeout, queue_order_strategy, priority_steps, sep, global_keyprefix, unacked_key, …")
 SETTING(broker_connection_timeout, SECONDS, "4", "seconds to connect within")
@@ -199,7 +199,7 @@ SETTING(worker_enable_prefetch_count_reduction, ACCEPTED, "true", "hold fewer me
 SETTING(worker_disable_prefetch, ACCEPTED, "false", "hold no messages; see worker_lookahead")
 SETTING(worker_redirect_stdouts, ACCEPTED, "true", "Python's stdout goes to the log")
 SETTING(worker_redirect_stdouts_level, ACCEPTED, "WARNING", "at this level")
-SETTING(worker_send_task_events, BOOL, "false", "send task events")
+SETTING(worker_send_task_events, BOOL, "false", "send task events; not part of this version, with a warning")
 SETTING(worker_state_db, ACCEPTED, "null", "file of revoked ids")
 SETTING(worker_task_log_datefmt, ACCEPTED, "null", "Python format of the task log's dates")
 SETTING(worker_task_log_format, ACCEPTED, "null", "Python format of task log lines")

@@ -148,6 +148,7 @@ static void test_refused(void **state)
     check_refused(*state, "worker --loglvel=x", "'--loglvel', did you mean --loglevel");
     check_refused(*state, "worker -Z", "No such option '-Z'.");
     check_refused(*state, "worker -EZ", "No such option '-Z'.");
+    check_refused(*state, "worker -b redis://h", "a global option, so write it before worker.");
     check_refused(*state, "worker -Q", "Option '-Q' requires an argument.");
     check_refused(*state, "worker --purge=1", "Option '--purge' does not take a value.");
     check_refused(*state, "worker -l bad",

@@ -266,11 +266,12 @@ static void test_accepted_settings_leave_a_debug_note(void **state)
 {
     const struct settings *settings =
         load_text(*state, "beat_schedule: {a: [1, {b: c}]}\nworker_prefetch_multiplier: 1\n"
-                          "accept_content: [json, pickle]\n");
+                          "accept_content: [json, pickle]\nworker_send_task_events: true\n");
+    assert_true(has_note(settings, LOG_WARNING, "no task events"));
     assert_true(has_note(settings, LOG_DEBUG, "beat_schedule has no effect"));
     assert_true(has_note(settings, LOG_DEBUG, "worker_prefetch_multiplier has no effect"));
     assert_true(has_note(settings, LOG_WARNING, "pickle"));
-    assert_int_equal(settings->note_count, 3);
+    assert_int_equal(settings->note_count, 4);
 }
 
 static void test_broker_urls(void **state)
