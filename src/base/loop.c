@@ -37,7 +37,8 @@ struct loop {
     uv_async_t from_threads;
     struct list deferred;
     pthread_mutex_t posted_lock;
-    struct list posted; /* guarded by posted_lock */
+    struct list posted; /* guarded by posted_lock, as the count */
+    size_t posted_count;
     struct loop_signal signals[LOOP_MAX_SIGNALS];
     size_t signal_count;
     bool is_stopping;
@@ -111,20 +112,26 @@ static void on_after_wait(uv_check_t *handle)
     timer_heap_run(&loop->timers, loop->now_ms);
 }
 
+/* Takes the first posted call, or NULL. Its node is touched under the lock only: another thread may
+ * post it again at any time. */
+static struct loop_call *take_posted(struct loop *loop)
+{
+    (void)pthread_mutex_lock(&loop->posted_lock);
+    struct list_node *node = list_pop(&loop->posted);
+    loop->posted_count -= node ? 1 : 0;
+    (void)pthread_mutex_unlock(&loop->posted_lock);
+    return node ? list_entry(node, struct loop_call, node) : NULL;
+}
+
 static void on_posted(uv_async_t *handle)
 {
     struct loop *loop = handle->data;
-    struct list batch;
-    list_init(&batch);
-    struct list_node *node = NULL;
-    (void)pthread_mutex_lock(&loop->posted_lock);
-    while ((node = list_pop(&loop->posted)) != NULL) {
-        list_append(&batch, node);
-    }
-    (void)pthread_mutex_unlock(&loop->posted_lock);
     refresh_clock(loop);
-    while ((node = list_pop(&batch)) != NULL) {
-        struct loop_call *call = list_entry(node, struct loop_call, node);
+    (void)pthread_mutex_lock(&loop->posted_lock);
+    size_t budget = loop->posted_count; /* what comes meanwhile has sent a wake-up of its own */
+    (void)pthread_mutex_unlock(&loop->posted_lock);
+    while (budget-- > 0) {
+        struct loop_call *call = take_posted(loop);
         call->function(call->context);
     }
 }
@@ -279,6 +286,7 @@ void loop_post(struct loop *loop, struct loop_call *call)
     (void)pthread_mutex_lock(&loop->posted_lock);
     if (!list_is_linked(&call->node)) {
         list_append(&loop->posted, &call->node);
+        loop->posted_count++;
     }
     (void)pthread_mutex_unlock(&loop->posted_lock);
     (void)uv_async_send(&loop->from_threads);
