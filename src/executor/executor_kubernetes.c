@@ -58,20 +58,20 @@ static int64_t largest_request(const void *context, const char *resource)
 /* contracts, Quota: unfinished Jobs never exceed what fits, plus one. */
 static size_t free_slots(const struct executor *base)
 {
-    const struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
     size_t taken = executor->unfinished_count + executor->submission_count;
-    size_t uncounted = executor->waiting_count + executor->submission_count;
-    if (!executor->is_ready || executor->is_closing || taken >= executor->options.max_jobs) {
+    size_t most = executor->options.max_jobs;
+    if (!executor->is_ready || executor->is_closing) {
         return 0;
     }
-    size_t by_number = executor->options.max_jobs - taken;
-    size_t fits = job_quota_fits(&executor->quota, largest_request, executor, 0,
-                                 executor->options.reserve_pods);
-    if (fits == JOB_QUOTA_UNLIMITED) {
-        return by_number;
+    if (executor->quota.count > 0) {
+        struct job_quota_jobs jobs = {.unfinished = taken};
+        executor_kubernetes_count_pods(executor, &jobs.counted, &jobs.leaving);
+        size_t fits = job_quota_capacity(&executor->quota, largest_request, executor, &jobs,
+                                         executor->options.reserve_pods);
+        most = fits < most ? fits + 1 : most;
     }
-    size_t by_quota = fits + 1 > uncounted ? fits + 1 - uncounted : 0;
-    return by_quota < by_number ? by_quota : by_number;
+    return most > taken ? most - taken : 0;
 }
 
 static size_t running_count(const struct executor *base)

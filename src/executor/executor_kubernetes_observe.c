@@ -4,6 +4,7 @@
 #define JOB_NAME_LABEL     "batch.kubernetes.io/job-name"
 #define OLD_JOB_NAME_LABEL "job-name"
 #define IMAGE_GRACE_MS     20000 /* a registry may recover */
+#define QUOTA_LAG_MS       3000  /* the quota's status may be older than what we know of a pod */
 
 /* Entries */
 
@@ -85,6 +86,24 @@ void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
     executor->events->on_free_slots(executor->context, &executor->base);
 }
 
+void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, size_t *ret_counted,
+                                    size_t *ret_leaving)
+{
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    int64_t lately_ms = loop_now_ms(executor->loop) - QUOTA_LAG_MS;
+    *ret_counted = 0;
+    *ret_leaving = 0;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        const struct job_entry *entry = value;
+        bool is_ours = entry->exists && entry->is_mine;
+        *ret_counted +=
+            is_ours && !entry->is_finished && entry->is_active && entry->changed_ms <= lately_ms;
+        *ret_leaving += is_ours && entry->is_finished && entry->changed_ms > lately_ms;
+    }
+}
+
 /* Jobs */
 
 void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct json object)
@@ -99,6 +118,9 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
         entry->exists = true;
         entry->is_listed = true;
         entry->is_mine = strcmp(entry->owner, executor->options.instance_id) == 0;
+        if (entry->is_active != job.is_active || entry->is_finished != job.is_finished) {
+            entry->changed_ms = loop_now_ms(executor->loop);
+        }
         entry->is_active = job.is_active;
         entry->is_finished = job.is_finished;
         entry->is_reported = entry->is_reported || job.is_reported;
@@ -272,6 +294,7 @@ static void recount_quota(struct executor_kubernetes *executor)
     size_t position = 0;
     struct bytes name;
     void *value = NULL;
+    struct job_quota old = executor->quota;
     executor->quota = (struct job_quota){.count = 0};
     while (map_next(executor->quotas, &position, &name, &value)) {
         struct json object;
@@ -279,6 +302,7 @@ static void recount_quota(struct executor_kubernetes *executor)
             job_quota_add(&executor->quota, object);
         }
     }
+    job_quota_carry(&executor->quota, &old);
     executor->events->on_free_slots(executor->context, &executor->base);
 }
 

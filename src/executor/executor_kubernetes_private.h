@@ -40,8 +40,9 @@ struct job_entry {
     char owner[24];        /* instance id */
     struct pod_facts *pod; /* owned; NULL: nothing worth keeping */
     int64_t stuck_since_ms;
-    bool exists;    /* the Job itself was seen (else only its pod) */
-    bool is_listed; /* told since the last list began */
+    int64_t changed_ms; /* when is_active or is_finished last changed */
+    bool exists;        /* the Job itself was seen (else only its pod) */
+    bool is_listed;     /* told since the last list began */
     bool is_mine;
     bool is_active;  /* has a pod that the quota counts */
     bool is_running; /* its pod has begun */
@@ -132,6 +133,11 @@ struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *exe
 
 /* Puts a Job that was just created or adopted into the books. */
 void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name);
+
+/* Of our own Jobs: how many have had a pod long enough for the quota to count it, and how many have
+ * ended so short a while ago that it may still do so. */
+void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, size_t *ret_counted,
+                                    size_t *ret_leaving);
 
 /* Changes the marks that counts depend on. */
 void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,

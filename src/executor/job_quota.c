@@ -6,25 +6,28 @@
 
 #define MILLI 1000
 
-static struct job_quota_left *find(struct job_quota *quota, const char *resource)
+static struct job_quota_limit *find(struct job_quota *quota, const char *resource)
 {
     for (size_t index = 0; index < quota->count; index++) {
-        if (strcmp(quota->left[index].resource, resource) == 0) {
-            return &quota->left[index];
+        if (strcmp(quota->limits[index].resource, resource) == 0) {
+            return &quota->limits[index];
         }
     }
     return NULL;
 }
 
-static void limit(struct job_quota *quota, const char *resource, int64_t left_milli)
+static void limit(struct job_quota *quota, const char *resource, int64_t hard_milli,
+                  int64_t used_milli)
 {
-    struct job_quota_left *known = find(quota, resource);
-    if (known) {
-        known->left_milli = left_milli < known->left_milli ? left_milli : known->left_milli;
-    } else if (quota->count < JOB_QUOTA_MAX_RESOURCES) {
-        struct job_quota_left *left = &quota->left[quota->count++];
-        (void)snprintf(left->resource, sizeof(left->resource), "%s", resource);
-        left->left_milli = left_milli;
+    struct job_quota_limit *known = find(quota, resource);
+    if (!known && quota->count < JOB_QUOTA_MAX_RESOURCES) {
+        known = &quota->limits[quota->count++];
+        *known = (struct job_quota_limit){.hard_milli = INT64_MAX};
+        (void)snprintf(known->resource, sizeof(known->resource), "%s", resource);
+    }
+    if (known && hard_milli - used_milli < known->hard_milli - known->used_milli) {
+        known->hard_milli = hard_milli;
+        known->used_milli = used_milli;
     }
 }
 
@@ -61,28 +64,55 @@ void job_quota_add(struct job_quota *quota, struct json resource_quota)
         }
         memcpy(resource, key.data, key.length);
         resource[key.length] = '\0';
-        limit(quota, resource, quantity_of(hard, resource, 0) - quantity_of(used, resource, 0));
+        limit(quota, resource, quantity_of(hard, resource, 0), quantity_of(used, resource, 0));
     }
 }
 
-size_t job_quota_fits(const struct job_quota *quota, job_quota_request_fn *request,
-                      const void *context, size_t uncounted, int64_t reserved_pods)
+void job_quota_carry(struct job_quota *quota, const struct job_quota *old)
 {
-    size_t fits = JOB_QUOTA_UNLIMITED;
+    for (size_t index = 0; index < old->count; index++) {
+        struct job_quota_limit *known = find(quota, old->limits[index].resource);
+        if (known) {
+            known->others_milli = old->limits[index].others_milli;
+            known->has_others = old->limits[index].has_others;
+        }
+    }
+}
+
+/* Keeps the estimate between what is certain from both sides. */
+static void estimate_others(struct job_quota_limit *limit, int64_t asked_milli,
+                            const struct job_quota_jobs *jobs)
+{
+    int64_t most_ours = (int64_t)(jobs->unfinished + jobs->leaving) * asked_milli;
+    int64_t least_ours = (int64_t)jobs->counted * asked_milli;
+    int64_t least = limit->used_milli > most_ours ? limit->used_milli - most_ours : 0;
+    int64_t most = limit->used_milli > least_ours ? limit->used_milli - least_ours : 0;
+    if (!limit->has_others || limit->others_milli < least) {
+        limit->others_milli = least;
+    } else if (limit->others_milli > most) {
+        limit->others_milli = most;
+    }
+    limit->has_others = true;
+}
+
+size_t job_quota_capacity(struct job_quota *quota, job_quota_request_fn *request,
+                          const void *context, const struct job_quota_jobs *jobs,
+                          int64_t reserved_pods)
+{
+    size_t capacity = JOB_QUOTA_UNLIMITED;
     for (size_t index = 0; index < quota->count; index++) {
-        const struct job_quota_left *left = &quota->left[index];
+        struct job_quota_limit *limit = &quota->limits[index];
         bool is_pods =
-            strcmp(left->resource, "pods") == 0 || strcmp(left->resource, "count/pods") == 0;
-        int64_t asked_milli = is_pods ? MILLI : request(context, left->resource);
+            strcmp(limit->resource, "pods") == 0 || strcmp(limit->resource, "count/pods") == 0;
+        int64_t asked_milli = is_pods ? MILLI : request(context, limit->resource);
         if (asked_milli <= 0) {
             continue; /* a pod takes nothing of it */
         }
-        int64_t left_milli = left->left_milli - (is_pods ? reserved_pods * MILLI : 0);
-        size_t pods = left_milli < asked_milli ? 0 : (size_t)(left_milli / asked_milli);
-        fits = pods < fits ? pods : fits;
+        estimate_others(limit, asked_milli, jobs);
+        int64_t room_milli =
+            limit->hard_milli - limit->others_milli - (is_pods ? reserved_pods * MILLI : 0);
+        size_t fits = room_milli < asked_milli ? 0 : (size_t)(room_milli / asked_milli);
+        capacity = fits < capacity ? fits : capacity;
     }
-    if (fits == JOB_QUOTA_UNLIMITED) {
-        return fits;
-    }
-    return fits > uncounted ? fits - uncounted : 0;
+    return capacity;
 }
