@@ -3,6 +3,15 @@
 /* How much of a foreign value a sentence shows. */
 #define MAX_SHOWN_BYTES 80
 
+/* The element that `name` counts to, when it is a number. */
+static struct json element_at(struct json array, const char *name)
+{
+    char *end = NULL;
+    unsigned long index = strtoul(name, &end, 10);
+    bool is_number = name[0] >= '0' && name[0] <= '9' && *end == '\0';
+    return is_number ? json_at(array, index) : (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
+}
+
 /* The value at a path such as "kwargs.config.metadata.namespace" or "args.0.tenant". */
 static struct json value_at(const struct message *message, const char *path)
 {
@@ -22,7 +31,7 @@ static struct json value_at(const struct message *message, const char *path)
                     : strcmp(name, "args") == 0 ? message->args
                                                 : json_get(message->headers, name);
         } else if (value.type == JSON_TYPE_ARRAY) {
-            value = json_at(value, (size_t)strtoul(name, NULL, 10));
+            value = element_at(value, name);
         } else {
             value = json_get(value, name);
         }

@@ -1,0 +1,175 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "dispatch/strategy.h"
+#include "support/golden.h"
+
+static const struct strategy_rules rules = {"tenant-user", "kwargs.tenant", "petiole_tenant"};
+
+#define NOW_S 1893553445.0
+
+/* A request for a message from our own queue, with nothing special about it. */
+static struct request plain_request(struct delivery *delivery)
+{
+    *delivery = (struct delivery){.queue = BYTES("tenant-user")};
+    return (struct request){
+        .type = &registry_defaults,
+        .delivery = delivery,
+        .message = {.task = BYTES("t"), .id = BYTES("i")},
+    };
+}
+
+static struct verdict decide(const struct request *request)
+{
+    struct verdict verdict;
+    strategy_decide(&rules, request, NOW_S, &verdict);
+    return verdict;
+}
+
+static struct json parsed(const char *text)
+{
+    struct json value = {JSON_TYPE_ABSENT, {NULL, 0}};
+    assert_true(json_parse(bytes_from_text(text), &value, NULL));
+    return value;
+}
+
+static void set_eta(struct request *request, double wall_s)
+{
+    request->message.eta = BYTES("a time");
+    request->message.eta_wall_s = wall_s;
+}
+
+static void set_expires(struct request *request, double wall_s)
+{
+    request->message.expires = BYTES("a time");
+    request->message.expires_wall_s = wall_s;
+}
+
+static void test_a_plain_task_runs(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
+}
+
+static void test_a_task_without_a_type_is_unregistered_before_all_else(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    request.type = NULL;
+    set_expires(&request, NOW_S - 10);
+    request.message.kwargs = parsed("{\"tenant\": \"other\"}");
+    assert_int_equal(decide(&request).kind, VERDICT_UNREGISTERED);
+}
+
+static void test_another_tenants_task_is_refused_with_a_reason(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    request.message.kwargs = parsed("{\"tenant\": \"other\"}");
+    set_expires(&request, NOW_S - 10);
+    struct verdict verdict = decide(&request);
+    assert_int_equal(verdict.kind, VERDICT_FOREIGN_TENANT);
+    assert_non_null(strstr(verdict.reason.message, "other"));
+}
+
+static void test_a_task_expires_strictly_after_its_time(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    set_expires(&request, NOW_S);
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
+    set_expires(&request, NOW_S - 0.000001);
+    assert_int_equal(decide(&request).kind, VERDICT_EXPIRED);
+    set_expires(&request, 0); /* the Epoch is a time, too */
+    assert_int_equal(decide(&request).kind, VERDICT_EXPIRED);
+}
+
+static void test_a_task_waits_for_its_eta(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    set_eta(&request, NOW_S + 0.5);
+    struct verdict verdict = decide(&request);
+    assert_int_equal(verdict.kind, VERDICT_WAIT);
+    assert_true(verdict.until_wall_s == NOW_S + 0.5);
+    set_eta(&request, NOW_S);
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
+    set_eta(&request, NOW_S - 1000);
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
+}
+
+static void test_an_expired_task_does_not_wait(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    set_eta(&request, NOW_S + 10);
+    set_expires(&request, NOW_S - 10);
+    assert_int_equal(decide(&request).kind, VERDICT_EXPIRED);
+}
+
+static void test_an_eta_after_the_expiry_still_waits_first(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    set_eta(&request, NOW_S + 10);
+    set_expires(&request, NOW_S + 5);
+    assert_int_equal(decide(&request).kind, VERDICT_WAIT);
+}
+
+static void test_canvas_is_refused_by_name(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request requests[4] = {plain_request(&delivery), plain_request(&delivery),
+                                  plain_request(&delivery), plain_request(&delivery)};
+    static const char *const words[] = {"callback", "errback", "chain", "chord"};
+    requests[0].message.callbacks = parsed("[{}]");
+    requests[1].message.errbacks = parsed("[{}]");
+    requests[2].message.chain = parsed("[{}]");
+    requests[3].message.chord = parsed("{}");
+    for (size_t index = 0; index < ARRAY_LENGTH(requests); index++) {
+        struct verdict verdict = decide(&requests[index]);
+        assert_int_equal(verdict.kind, VERDICT_UNSUPPORTED);
+        assert_non_null(strstr(verdict.reason.message, words[index]));
+    }
+}
+
+static void test_empty_canvas_asks_for_nothing(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    request.message.callbacks = parsed("[]");
+    request.message.errbacks = parsed("null");
+    request.message.chain = parsed("[]");
+    request.message.chord = parsed("null");
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_plain_task_runs),
+        cmocka_unit_test(test_a_task_without_a_type_is_unregistered_before_all_else),
+        cmocka_unit_test(test_another_tenants_task_is_refused_with_a_reason),
+        cmocka_unit_test(test_a_task_expires_strictly_after_its_time),
+        cmocka_unit_test(test_a_task_waits_for_its_eta),
+        cmocka_unit_test(test_an_expired_task_does_not_wait),
+        cmocka_unit_test(test_an_eta_after_the_expiry_still_waits_first),
+        cmocka_unit_test(test_canvas_is_refused_by_name),
+        cmocka_unit_test(test_empty_canvas_asks_for_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
