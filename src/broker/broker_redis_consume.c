@@ -89,14 +89,8 @@ static size_t take_piece(struct broker_redis *broker, const redisReply *piece, c
     }
     size_t list = (size_t)piece->element[0]->integer - 1;
     size_t place = cycle[list % broker->options.queue_count];
-    const struct broker_redis_queue *queue = &broker->queues[place];
-    if (piece->element[1]->integer > 0) {
-        broker_redis_notice(broker, LOG_ERROR,
-                            "%lld element(s) of queue %.*s are no messages and are put aside in "
-                            "%.*s",
-                            piece->element[1]->integer, BYTES_FORMAT(queue->name),
-                            BYTES_FORMAT(queue->rejected_key));
-    }
+    struct broker_redis_queue *queue = &broker->queues[place];
+    queue->refused_count += piece->element[1]->integer;
     for (size_t index = 2; index < piece->elements; index++) {
         deliver(broker, queue, first_number + index - 2, redis_link_text(piece->element[index]));
     }
@@ -104,6 +98,34 @@ static size_t take_piece(struct broker_redis *broker, const redisReply *piece, c
         move_to_end(broker, place);
     }
     return piece->elements - 2;
+}
+
+static void tell_of_refused(struct broker_redis *broker)
+{
+    for (size_t index = 0; index < broker->options.queue_count; index++) {
+        struct broker_redis_queue *queue = &broker->queues[index];
+        if (queue->refused_count > 0) {
+            broker_redis_notice(
+                broker, LOG_ERROR,
+                "%lld element(s) of queue %.*s are no messages and are put aside in %.*s",
+                queue->refused_count, BYTES_FORMAT(queue->name), BYTES_FORMAT(queue->rejected_key));
+            queue->refused_count = 0;
+        }
+    }
+}
+
+/* The order of the queues is what it was when they were asked: taking a piece changes it. */
+static void take_pieces(struct broker_redis *broker, const redisReply *reply)
+{
+    size_t count = broker->options.queue_count;
+    uint64_t number = broker->consume.popping_first;
+    size_t *cycle = memory_new(count * sizeof(*cycle));
+    memcpy(cycle, broker->consume.cycle, count * sizeof(*cycle));
+    for (size_t index = 0; index < reply->elements; index++) {
+        number += take_piece(broker, reply->element[index], cycle, number);
+    }
+    memory_free(&cycle);
+    tell_of_refused(broker);
 }
 
 static void on_popped(void *context, const redisReply *reply)
@@ -115,22 +137,14 @@ static void on_popped(void *context, const redisReply *reply)
         broker_redis_check_closed(broker); /* popping_count remembers what may have been popped */
         return;
     }
-    uint64_t number = consume->popping_first;
     consume->popping_count = 0;
     if (broker_redis_script_is_missing(broker->scripts, BROKER_REDIS_SCRIPT_POP, reply)) {
-        broker_redis_consume_poke(broker);
+        consume->is_dirty = true;
     } else if (broker_redis_judge(broker, reply, "taking messages") != BROKER_REDIS_OK) {
         consume->is_dirty = true;
         broker_redis_retry_later(broker);
     } else {
-        /* The order of the queues when it was asked for: taking a piece changes it. */
-        size_t count = broker->options.queue_count;
-        size_t *cycle = memory_new(count * sizeof(*cycle));
-        memcpy(cycle, consume->cycle, count * sizeof(*cycle));
-        for (size_t index = 0; index < reply->elements; index++) {
-            number += take_piece(broker, reply->element[index], cycle, number);
-        }
-        memory_free(&cycle);
+        take_pieces(broker, reply);
     }
     go_on(broker);
 }

@@ -30,6 +30,7 @@ struct broker_redis_queue {
     int64_t length;            /* when last counted; -1: never */
     int64_t counting;          /* the count that is going on */
     size_t counted_steps;
+    long long refused_count; /* elements put aside by this pop */
 };
 
 /* A delivery as handed up, and what we know of it besides. */
