@@ -69,19 +69,19 @@ static void keep_anchor(struct reader *reader, const yaml_char_t *anchor, struct
     }
 }
 
-static bool read_scalar(struct reader *reader, const yaml_event_t *event,
-                        const struct yaml **ret_node)
+/* NULL after an error. */
+static const struct yaml *read_scalar(struct reader *reader, const yaml_event_t *event)
 {
     struct bytes text = bytes_of((const char *)event->data.scalar.value, event->data.scalar.length);
     if (bytes_find(text, '\0') < text.length) {
-        return fail_at(reader, event->start_mark, "a text with a NUL character is not taken");
+        (void)fail_at(reader, event->start_mark, "a text with a NUL character is not taken");
+        return NULL;
     }
     struct yaml *node = add_node(reader, YAML_SCALAR, event->start_mark);
     node->is_plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     node->text = arena_copy(reader->arena, text);
     keep_anchor(reader, event->data.scalar.anchor, node);
-    *ret_node = node;
-    return true;
+    return node;
 }
 
 static bool read_alias(struct reader *reader, const yaml_event_t *event,
@@ -128,12 +128,12 @@ static bool read_sequence(struct reader *reader, struct yaml *sequence, int dept
 static bool read_entry(struct reader *reader, const yaml_event_t *event, struct yaml *mapping,
                        struct map *keys, int depth)
 {
-    const struct yaml *key = NULL;
     const struct yaml *value = NULL;
     if (event->type != YAML_SCALAR_EVENT) {
         return fail_at(reader, event->start_mark, "a key must be a plain or quoted text");
     }
-    if (!read_scalar(reader, event, &key)) {
+    const struct yaml *key = read_scalar(reader, event);
+    if (!key) {
         return false;
     }
     if (map_set(keys, key->text, mapping)) {
@@ -191,7 +191,8 @@ static bool read_node(struct reader *reader, const yaml_event_t *event, int dept
 {
     switch ((int)event->type) {
     case YAML_SCALAR_EVENT:
-        return read_scalar(reader, event, ret_node);
+        *ret_node = read_scalar(reader, event);
+        return *ret_node != NULL;
     case YAML_ALIAS_EVENT:
         return read_alias(reader, event, ret_node);
     case YAML_SEQUENCE_START_EVENT:

@@ -142,16 +142,6 @@ static struct bytes next_name(struct bytes *names)
     return name;
 }
 
-static size_t label_count(const struct family_row *row)
-{
-    size_t count = 0;
-    struct bytes names = bytes_from_text(row->labels);
-    while (next_name(&names).length > 0) {
-        count++;
-    }
-    return count;
-}
-
 /* `value` cut to the maximum, between two characters. */
 static struct bytes cut(struct bytes value)
 {
@@ -163,6 +153,25 @@ static struct bytes cut(struct bytes value)
         value.length--;
     }
     return value;
+}
+
+/* The label values of one series, as many as the family has names for. */
+struct labels {
+    struct bytes values[METRICS_MAX_LABELS];
+    size_t count;
+};
+
+/* Takes the caller's array, whose length is the number of the family's names; NULL when it has none. */
+static struct labels read_labels(const struct family_row *row, const struct bytes *values)
+{
+    struct labels labels = {.count = 0};
+    struct bytes names = bytes_from_text(row->labels);
+    while (values && labels.count < METRICS_MAX_LABELS && next_name(&names).length > 0) {
+        labels.values[labels.count] = cut(values[labels.count]);
+        labels.count++;
+    }
+    assert(names.length == 0);
+    return labels;
 }
 
 static void append_value(struct buffer *buffer, struct bytes value)
@@ -188,13 +197,13 @@ static void append_label(struct buffer *buffer, struct bytes name, struct bytes 
 }
 
 static char *format_labels(const struct metrics *metrics, const struct family_row *row,
-                           const struct bytes *values)
+                           const struct labels *labels)
 {
     struct buffer buffer;
     buffer_init(&buffer, 16384);
     struct bytes names = bytes_from_text(row->labels);
-    for (size_t index = 0; index < label_count(row); index++) {
-        append_label(&buffer, next_name(&names), cut(values[index]));
+    for (size_t index = 0; index < labels->count; index++) {
+        append_label(&buffer, next_name(&names), labels->values[index]);
     }
     if (row->fixed_label == HOSTNAME) {
         append_label(&buffer, BYTES("hostname"), bytes_from_text(metrics->hostname));
@@ -207,25 +216,27 @@ static char *format_labels(const struct metrics *metrics, const struct family_ro
     return text;
 }
 
-static size_t join_values(const struct family_row *row, const struct bytes *values,
-                          char joined[METRICS_MAX_LABELS * (METRICS_MAX_LABEL_BYTES + 1)])
+#define MAX_KEY_BYTES (METRICS_MAX_LABELS * (METRICS_MAX_LABEL_BYTES + 1))
+
+/* The key of a series: its values, a NUL behind each. */
+static struct bytes join_values(const struct labels *labels, char joined[MAX_KEY_BYTES])
 {
     size_t length = 0;
-    for (size_t index = 0; index < label_count(row); index++) {
-        struct bytes value = cut(values[index]);
+    for (size_t index = 0; index < labels->count; index++) {
+        struct bytes value = labels->values[index];
         if (value.length > 0) {
             memcpy(joined + length, value.data, value.length);
         }
         length += value.length;
         joined[length++] = '\0';
     }
-    return length;
+    return bytes_of(joined, length);
 }
 
 /* Series */
 
 static struct series *add_series(struct metrics *metrics, enum metrics_family id,
-                                 const struct bytes *values, struct bytes key)
+                                 const struct labels *labels, struct bytes key)
 {
     struct family *family = &metrics->families[id];
     if (family->count == family->capacity) {
@@ -233,7 +244,7 @@ static struct series *add_series(struct metrics *metrics, enum metrics_family id
         family->series = memory_resize(family->series, family->capacity, sizeof(struct series *));
     }
     struct series *series = memory_new(sizeof(*series));
-    series->labels = format_labels(metrics, &rows[id], values);
+    series->labels = format_labels(metrics, &rows[id], labels);
     if (rows[id].type == HISTOGRAM) {
         series->buckets = memory_new((family->bound_count + 1) * sizeof(uint64_t));
     }
@@ -242,28 +253,40 @@ static struct series *add_series(struct metrics *metrics, enum metrics_family id
     return series;
 }
 
+static struct series *find_or_add(struct metrics *metrics, enum metrics_family id,
+                                  const struct labels *labels)
+{
+    char joined[MAX_KEY_BYTES];
+    struct bytes key = join_values(labels, joined);
+    struct series *series = map_get(metrics->families[id].by_values, key);
+    return series ? series : add_series(metrics, id, labels, key);
+}
+
+static bool is_known(const struct family *family, const struct labels *labels)
+{
+    char joined[MAX_KEY_BYTES];
+    return map_get(family->by_values, join_values(labels, joined)) != NULL;
+}
+
 static struct series *find_series(struct metrics *metrics, enum metrics_family id,
                                   const struct bytes *values)
 {
-    char joined[METRICS_MAX_LABELS * (METRICS_MAX_LABEL_BYTES + 1)];
-    struct bytes key = bytes_of(joined, join_values(&rows[id], values, joined));
-    struct family *family = &metrics->families[id];
-    struct series *series = map_get(family->by_values, key);
-    if (series || family->count < METRICS_MAX_SERIES) {
-        return series ? series : add_series(metrics, id, values, key);
+    struct labels labels = read_labels(&rows[id], values);
+    const struct family *family = &metrics->families[id];
+    if (family->count >= METRICS_MAX_SERIES && !is_known(family, &labels)) {
+        for (size_t index = 0; index < labels.count; index++) {
+            labels.values[index] = BYTES("other");
+        }
     }
-    const struct bytes other[METRICS_MAX_LABELS] = {BYTES("other"), BYTES("other"), BYTES("other")};
-    key = bytes_of(joined, join_values(&rows[id], other, joined));
-    series = map_get(family->by_values, key);
-    return series ? series : add_series(metrics, id, other, key);
+    return find_or_add(metrics, id, &labels);
 }
 
 /* Brings the counters of a task into being that have not counted yet. */
-static void add_siblings(struct metrics *metrics, const struct bytes *values)
+static void add_siblings(struct metrics *metrics, struct bytes name, struct bytes queue)
 {
+    const struct bytes values[METRICS_MAX_LABELS] = {name, queue, BYTES("")};
     for (int id = METRICS_TASK_SENT; id <= METRICS_TASK_RETRIED; id++) {
-        const struct bytes labels[METRICS_MAX_LABELS] = {values[0], values[1], BYTES("")};
-        (void)find_series(metrics, (enum metrics_family)id, labels);
+        (void)find_series(metrics, (enum metrics_family)id, values);
     }
 }
 
@@ -274,8 +297,8 @@ void metrics_add(struct metrics *metrics, enum metrics_family family, const stru
     size_t before = metrics->families[family].count;
     find_series(metrics, family, labels)->value += amount;
     bool is_new = metrics->families[family].count > before;
-    if (is_new && family <= METRICS_TASK_RETRIED) {
-        add_siblings(metrics, labels);
+    if (is_new && labels && family <= METRICS_TASK_RETRIED) {
+        add_siblings(metrics, labels[0], labels[1]);
     }
 }
 
@@ -304,9 +327,10 @@ void metrics_observe(struct metrics *metrics, enum metrics_family family,
 double metrics_value(const struct metrics *metrics, enum metrics_family family,
                      const struct bytes *labels)
 {
-    char joined[METRICS_MAX_LABELS * (METRICS_MAX_LABEL_BYTES + 1)];
-    struct bytes key = bytes_of(joined, join_values(&rows[family], labels, joined));
-    const struct series *series = map_get(metrics->families[family].by_values, key);
+    char joined[MAX_KEY_BYTES];
+    struct labels read = read_labels(&rows[family], labels);
+    const struct series *series =
+        map_get(metrics->families[family].by_values, join_values(&read, joined));
     if (!series) {
         return 0;
     }

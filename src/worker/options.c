@@ -40,22 +40,26 @@ static const char *command_name(enum options_command command)
     return "worker";
 }
 
-static bool fail_unknown(struct options_reader *reader, struct bytes spelling)
+/* A global option behind the command; -A there is what Celery 5 stopped to take. */
+static bool fail_misplaced(struct options_reader *reader, struct bytes spelling)
 {
     const char *command = command_name(reader->options->command);
-    if (reader->has_command
-        && (bytes_equal_text(spelling, "-A") || bytes_equal_text(spelling, "--app"))) {
+    if (bytes_equal_text(spelling, "-A") || bytes_equal_text(spelling, "--app")) {
         return options_apply_fail(
             reader,
             "You are using `%.*s` as an option of the %s sub-command: it is a global option "
             "since Celery 5.0, so write: petiole %.*s celeryapp %s <...>",
             BYTES_FORMAT(spelling), command, BYTES_FORMAT(spelling), command);
     }
+    return options_apply_fail(
+        reader, "No such option '%.*s': it is a global option, so write it before %s.",
+        BYTES_FORMAT(spelling), command);
+}
+
+static bool fail_unknown(struct options_reader *reader, struct bytes spelling)
+{
     if (reader->has_command && find_row(spelling, OPTIONS_BEFORE_COMMAND)) {
-        return options_apply_fail(reader,
-                                  "No such option '%.*s': it is a global option, so write it "
-                                  "before %s.",
-                                  BYTES_FORMAT(spelling), command);
+        return fail_misplaced(reader, spelling);
     }
     struct buffer guess;
     buffer_init(&guess, 128);

@@ -103,9 +103,8 @@ static bool fail_choice(struct options_reader *reader, const struct options_use 
 
 static bool check_value(struct options_reader *reader, const struct options_use *use)
 {
-    const char *text = use->text;
-    struct yaml scalar = {
-        .type = YAML_SCALAR, .is_plain = true, .text = bytes_from_text(text ? text : "")};
+    const char *text = use->text ? use->text : "";
+    struct yaml scalar = {.type = YAML_SCALAR, .is_plain = true, .text = bytes_from_text(text)};
     int64_t integer = 0;
     double number = 0;
     switch (use->row->value) {

@@ -65,7 +65,9 @@ const char *run_dir_socket_address(const char *path, const char *node_name, stru
     size_t room = used < most ? most - used : 0;
     char *address = arena_format(arena, "unix:%s/%.*s.sock", path, (int)room, node_name);
     for (char *letter = address + strlen("unix:") + strlen(path) + 1; *letter; letter++) {
-        *letter = *letter == '/' ? '_' : *letter;
+        if (*letter == '/') {
+            *letter = '_';
+        }
     }
     return address;
 }
