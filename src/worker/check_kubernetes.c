@@ -96,9 +96,13 @@ void check_kubernetes_run(struct loop *loop, struct settings *settings, char *co
     if (kubeconfig->namespace_name) {
         settings_set_namespace(settings, kubeconfig->namespace_name);
     }
-    const char *namespace_name =
-        settings->kubernetes_namespace ? settings->kubernetes_namespace : settings->tenant;
-    trial.api = kubernetes_api_new(loop, kubeconfig, namespace_name, &error);
+    if (!settings->kubernetes_namespace) {
+        (void)error_set(&error, ERROR_INVALID,
+                        "kubernetes_namespace is not set, and neither the pod nor %s names one",
+                        kubeconfig->origin);
+    } else {
+        trial.api = kubernetes_api_new(loop, kubeconfig, settings->kubernetes_namespace, &error);
+    }
     if (trial.api) {
         try_server(&trial, kubeconfig);
     } else {
