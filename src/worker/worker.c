@@ -6,6 +6,8 @@
 #include "worker/banner.h"
 #include "worker/nodename.h"
 #include "worker/pidfile.h"
+#include "worker/purge.h"
+#include "worker/settings_redis.h"
 #include "worker/worker_private.h"
 
 #define DURABLE_DRAIN_MS 1500 /* contracts: Jobs' executor is gone 2 s after the signal */
@@ -379,11 +381,30 @@ static bool open_log(const struct worker *worker, struct error *reterr)
                     settings->worker_log_json ? LOG_FORM_JSON : LOG_FORM_TEXT, is_colored, reterr);
 }
 
-/* Everything before the first connection. */
+/* --purge, in Celery's words (celery/apps/worker.py: Worker.purge_messages). */
+static bool purge(struct worker *worker, struct error *reterr)
+{
+    struct broker_redis_options options;
+    int64_t count = 0;
+    if (!worker->options->is_purging) {
+        return true;
+    }
+    if (!settings_redis_broker(worker->settings, &options, reterr)
+        || !purge_run(worker->loop, &options, &count, reterr)) {
+        return false;
+    }
+    if (count > 0) {
+        (void)printf("purge: Erased %lld %s from the queue.\n\n", (long long)count,
+                     count == 1 ? "message" : "messages");
+    }
+    return true;
+}
+
+/* Everything before the first connection but that of --purge. */
 static bool prepare(struct worker *worker, struct error *reterr)
 {
     make_instance_id(worker);
-    if (!open_log(worker, reterr) || !worker_parts_build(worker, reterr)
+    if (!open_log(worker, reterr) || !purge(worker, reterr) || !worker_parts_build(worker, reterr)
         || !watch_signals(worker, reterr)) {
         return false;
     }
