@@ -8,6 +8,7 @@ sees that a test asks for Celery's behaviour and not for something that we made 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,9 +37,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests out that do not hold for Celery's worker, when it is the one under test."""
+    """Leave tests out that say nothing about the program under test.
+
+    Those are the ones that do not hold for Celery's worker when it is the one, and speed when the
+    build is one with instruments in it.
+    """
+    left_out = set()
     if config.getoption("--worker") == "celery":
-        items[:] = [item for item in items if not item.get_closest_marker("petiole_only")]
+        left_out.add("petiole_only")
+    if os.environ.get("PETIOLE_VARIANT", "release") not in {"release", "clang"}:
+        left_out.add("speed")
+    items[:] = [item for item in items if not any(map(item.get_closest_marker, left_out))]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ports import HOST, free_port
 from program import Program, clean_environment
+from waiting import wait_for
 
 TOP = Path(__file__).resolve().parents[2]
 TENANT = "tenant-a"
@@ -94,9 +95,23 @@ class PetioleWorker(Program):
         )
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> PetioleWorker:
-        """Wait for the line that Celery's worker prints when it consumes; return the worker."""
-        self.wait_log(r"\S+ ready\.", timeout_s)
+        """Wait until it consumes; return the worker.
+
+        That is when its log says so, as Celery's does at INFO, or else its HTTP server.
+        """
+        wait_for(self._is_ready, timeout_s, lambda: f"ready:\n{self.log()}")
         return self
+
+    def _is_ready(self) -> bool:
+        assert self.is_running(), f"ended with {self.process.returncode}:\n{self.log()}"
+        if self.log_count(r"\S+ ready\."):
+            return True
+        if self.settings["worker_http_address"] != f"{HOST}:{self.http_port}":
+            return False
+        try:
+            return self.get("/readyz")[0] == 200
+        except urllib.error.URLError:
+            return False
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of a page of its HTTP server."""
