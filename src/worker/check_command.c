@@ -1,0 +1,202 @@
+#include "worker/check_command.h"
+
+#include <stdarg.h>
+
+#include "base/timezone.h"
+#include "executor/job_template.h"
+#include "executor/plugin.h"
+#include "worker/check_kubernetes.h"
+#include "worker/check_redis.h"
+#include "worker/nodename.h"
+#include "worker/settings_redis.h"
+
+#define MAX_TEXT_BYTES 1024
+
+struct checker {
+    const struct options *options;
+    char *const *environment;
+    struct settings settings;
+    struct arena *arena;
+    struct loop *loop;
+    int failure_count;
+};
+
+/* One line about one thing. */
+static void report(struct checker *checker, bool ok, const char *what, const char *format, ...)
+    PRINTF_FORMAT(4, 5);
+
+static void report(struct checker *checker, bool ok, const char *what, const char *format, ...)
+{
+    char text[MAX_TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    (void)printf("%-4s %-14s %s\n", ok ? "ok" : "FAIL", what, text);
+    (void)fflush(stdout);
+    checker->failure_count += ok ? 0 : 1;
+}
+
+static bool check_settings(struct checker *checker)
+{
+    const struct options *options = checker->options;
+    struct settings *settings = &checker->settings;
+    const char *node_name = NULL;
+    struct error error = {0};
+    bool ok = nodename_make(options->node_name, nodename_hostname(checker->arena), checker->arena,
+                            &node_name, &error)
+              && options_load_settings(options, checker->environment, node_name, settings, &error);
+    if (!ok) {
+        report(checker, false, "settings", "%s", error.message);
+        return false;
+    }
+    report(checker, true, "settings", "%s",
+           settings->config_path ? settings->config_path : "no file is named");
+    for (size_t index = 0; index < options->warning_count; index++) {
+        (void)printf("note %-14s %s\n", "options", options->warnings[index]);
+    }
+    for (size_t index = 0; index < settings->note_count; index++) {
+        if (settings->notes[index].level >= LOG_WARNING) {
+            (void)printf("note %-14s %s\n", "settings", settings->notes[index].text);
+        }
+    }
+    return true;
+}
+
+static void check_timezone(struct checker *checker)
+{
+    struct timezone_table table;
+    struct error error = {0};
+    const char *name = checker->settings.timezone ? checker->settings.timezone : "UTC";
+    bool ok = timezone_load(name, time(NULL), &table, &error);
+    report(checker, ok, "timezone", "%s", ok ? name : error.message);
+}
+
+/* Tasks */
+
+static void check_template(struct checker *checker, const struct task_type *type)
+{
+    struct error error = {0};
+    struct job_template *job_template =
+        job_template_load(type->job_template, type->overrides, &error);
+    bool ok = job_template != NULL;
+    report(checker, ok, "task", "%s: %s", type->pattern, ok ? type->job_template : error.message);
+    job_template_free(&job_template);
+}
+
+static void check_native(struct checker *checker, const struct plugin_set *plugins,
+                         const struct task_type *type)
+{
+    bool is_glob = strpbrk(type->pattern, "*?[") != NULL;
+    bool ok = is_glob ? plugin_set_count(plugins) > 0
+                      : plugin_set_find(plugins, bytes_from_text(type->pattern)) != NULL;
+    report(checker, ok, "task", "%s: %s", type->pattern,
+           ok ? "native" : "executor native, but no plugin has it");
+}
+
+static void check_tasks(struct checker *checker, const struct plugin_set *plugins)
+{
+    const struct task_type *type = NULL;
+    for (size_t index = 0; (type = registry_row(checker->settings.registry, index)) != NULL;
+         index++) {
+        switch (type->executor) {
+        case TASK_KUBERNETES:
+        case TASK_LOCAL:
+            check_template(checker, type);
+            break;
+        case TASK_NATIVE:
+            check_native(checker, plugins, type);
+            break;
+        case TASK_PROCESS:
+            report(checker, false, "task", "%s: executor process is not part of this version",
+                   type->pattern);
+            break;
+        }
+    }
+    if (!registry_row(checker->settings.registry, 0)) {
+        report(checker, false, "tasks", "the settings name none: every message would be refused");
+    }
+}
+
+static void check_plugins_and_tasks(struct checker *checker)
+{
+    struct plugin_set *plugins = plugin_set_new();
+    for (const char *const *path = checker->settings.plugins; *path; path++) {
+        struct error error = {0};
+        bool ok = plugin_set_load(plugins, *path, &error);
+        report(checker, ok, "plugin", "%s", ok ? *path : error.message);
+    }
+    check_tasks(checker, plugins);
+    plugin_set_free(&plugins);
+}
+
+/* Servers */
+
+static void check_broker(struct checker *checker)
+{
+    struct broker_redis_options options;
+    struct error error = {0};
+    char text[MAX_TEXT_BYTES / 2] = "";
+    if (!settings_redis_broker(&checker->settings, &options, &error)) {
+        report(checker, false, "broker", "%s", error.message);
+        return;
+    }
+    bool ok = check_redis_broker(checker->loop, &options, text, sizeof(text));
+    report(checker, ok, "broker", "%s: %s", options.url.display, text);
+    for (size_t index = 0; ok && index < options.queue_count; index++) {
+        report(checker, true, "queue", "%s", options.queues[index]);
+    }
+}
+
+static void check_backend(struct checker *checker)
+{
+    struct result_redis_options options;
+    struct error error = {0};
+    char text[MAX_TEXT_BYTES / 2] = "";
+    if (!settings_redis_backend(&checker->settings, &options, &error)) {
+        bool ok = error.kind == ERROR_NOT_FOUND;
+        report(checker, ok, "results", "%s", ok ? "not stored: no result_backend" : error.message);
+        return;
+    }
+    bool ok = check_redis_backend(checker->loop, &options, text, sizeof(text));
+    report(checker, ok, "results", "%s: %s", options.url.display, text);
+}
+
+static void on_kubernetes(void *context, bool ok, const char *what, const char *text)
+{
+    report(context, ok, what, "%s", text);
+}
+
+static bool uses_kubernetes(const struct checker *checker)
+{
+    const struct task_type *type = NULL;
+    for (size_t index = 0; (type = registry_row(checker->settings.registry, index)) != NULL;
+         index++) {
+        if (type->executor == TASK_KUBERNETES) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int check_command_run(const struct options *options, char *const *environment)
+{
+    struct checker checker = {.options = options,
+                              .environment = environment,
+                              .arena = arena_new(4096),
+                              .loop = loop_new(LOOP_CLOCK_REAL)};
+    if (check_settings(&checker)) {
+        if (uses_kubernetes(&checker)) {
+            check_kubernetes_run(checker.loop, &checker.settings, environment, on_kubernetes,
+                                 &checker);
+        }
+        check_timezone(&checker);
+        check_plugins_and_tasks(&checker);
+        check_broker(&checker);
+        check_backend(&checker);
+    }
+    settings_fini(&checker.settings);
+    loop_free(&checker.loop);
+    arena_free(&checker.arena);
+    return checker.failure_count == 0 ? 0 : 1;
+}

@@ -1,0 +1,73 @@
+/* petiole: the command line in, an exit code out. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/banned.h"
+#include "worker/check_command.h"
+#include "worker/daemon.h"
+#include "worker/nodename.h"
+#include "worker/options.h"
+#include "worker/probe_command.h"
+#include "worker/settings.h"
+#include "worker/worker.h"
+
+#define EXIT_USAGE 2 /* click's, for a wrong command line */
+
+/* `petiole worker`: settings first, so that a bad one is told before anything
+ * is connected. */
+static int run_worker(const struct options *options, char *const *environment)
+{
+    struct settings settings = {0};
+    struct error error = {0};
+    struct arena *arena = arena_new(512);
+    const char *node_name = NULL;
+    int exit_code = EXIT_USAGE;
+    if (nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
+        && options_load_settings(options, environment, node_name, &settings, &error)) {
+        exit_code = worker_run(options, &settings, node_name);
+    } else {
+        (void)fprintf(stderr, "Error: %s\n", error.message);
+        exit_code = 1;
+    }
+    settings_fini(&settings);
+    arena_free(&arena);
+    return exit_code;
+}
+
+static int run_command(const struct options *options, char *const *environment)
+{
+    switch (options->command) {
+    case OPTIONS_WORKER:
+        return run_worker(options, environment);
+    case OPTIONS_CHECK:
+        return check_command_run(options, environment);
+    case OPTIONS_PROBE:
+        return probe_command_run(options, environment);
+    case OPTIONS_VERSION:
+        (void)printf("petiole %s\n", PETIOLE_VERSION);
+        return 0;
+    case OPTIONS_HELP_SETTINGS:
+        settings_print_markdown(stdout);
+        return 0;
+    case OPTIONS_HELP:
+    default:
+        options_print_help(stdout, options);
+        return 0;
+    }
+}
+
+int main(int argument_count, char **arguments)
+{
+    struct options options = {0};
+    struct error error = {0};
+    int exit_code = EXIT_USAGE;
+    if (!options_parse(&options, argument_count, arguments, environ, &error)) {
+        (void)fprintf(stderr, "Error: %s\n", error.message);
+    } else if (options.workdir && chdir(options.workdir) != 0) {
+        (void)fprintf(stderr, "Error: cannot change to folder %s\n", options.workdir);
+    } else {
+        exit_code = run_command(&options, environ);
+    }
+    options_fini(&options);
+    return exit_code;
+}
