@@ -70,6 +70,11 @@ static void test_publishes_once_although_the_reply_was_lost(void **state)
     broker_stage_use_relay(stage);
     broker_client_open(&stage->a, 0);
     relay_set_mute(stage->relay, true);
+    publish(stage, &message);
+    loop_until_later(stage->loop, 50);
+    assert_int_equal(redis_server_integer(&stage->server, "LLEN celery"), 1);
+    relay_cut(stage->relay);
+    relay_set_mute(stage->relay, false);
     struct publication other = message;
     other.delivery_tag = BYTES("other");
     publish(stage, &other); /* while it is away */
