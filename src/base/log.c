@@ -10,7 +10,10 @@
 #include "base/json.h"
 #include "base/memory.h"
 
-#define LOG_MAX_LINE_BYTES (256 * 1024)
+#define LOG_MAX_MESSAGE_BYTES (64 * 1024)
+#define LOG_MAX_BLOCK_BYTES   (128 * 1024)
+/* A byte becomes at most six (\u0000); the rest is names and the time stamp. */
+#define LOG_MAX_LINE_BYTES (6 * (LOG_MAX_MESSAGE_BYTES + LOG_MAX_BLOCK_BYTES + 16 * 1024))
 
 /* The sink: the one mutable static of the program (see the header). */
 static struct log_sink {
@@ -105,12 +108,13 @@ const char *log_level_name(enum log_level level)
     return (size_t)level < ARRAY_LENGTH(level_names) ? level_names[level] : "CRITICAL";
 }
 
-static void append_escaped(struct buffer *line, struct bytes text)
+/* Appends `text` with control characters escaped, but line breaks only unless `keeps_lines`. */
+static void append_escaped(struct buffer *line, struct bytes text, bool keeps_lines)
 {
     for (size_t index = 0; index < text.length; index++) {
         unsigned char byte = (unsigned char)text.data[index];
         if (byte == '\n') {
-            (void)buffer_append_text(line, "\\n");
+            (void)buffer_append_text(line, keeps_lines ? "\n" : "\\n");
         } else if (byte == '\t' || (byte >= 0x20 && byte != 0x7f)) {
             (void)buffer_append_byte(line, (char)byte);
         } else {
@@ -137,10 +141,10 @@ static void append_text_line(struct buffer *line, const struct log_entry *entry,
     const char *color = sink.color ? level_color(entry->level) : "";
     (void)buffer_format(line, "[%s,%03ld: %s/MainProcess] %s", stamp, now->tv_nsec / 1000000,
                         log_level_name(entry->level), color);
-    append_escaped(line, entry->message);
+    append_escaped(line, entry->message, false);
     if (entry->block.length > 0) {
         (void)buffer_append_byte(line, '\n');
-        (void)buffer_append(line, entry->block);
+        append_escaped(line, entry->block, true);
     }
     if (color[0] != '\0') {
         (void)buffer_append_text(line, "\033[0m");
@@ -199,12 +203,16 @@ static PRINTF_FORMAT(2, 0) void write_formatted(struct log_entry *entry, const c
     va_copy(again, arguments);
     int length = vsnprintf(small, sizeof(small), format, arguments);
     char *large CLEANUP(memory_free_at) = NULL;
-    if (length >= (int)sizeof(small) && length < LOG_MAX_LINE_BYTES) {
-        large = memory_new((size_t)length + 1);
-        (void)vsnprintf(large, (size_t)length + 1, format, again);
+    if (length >= (int)sizeof(small)) {
+        size_t size = length < LOG_MAX_MESSAGE_BYTES ? (size_t)length + 1 : LOG_MAX_MESSAGE_BYTES;
+        large = memory_new(size);
+        (void)vsnprintf(large, size, format, again);
     }
     va_end(again);
     entry->message = bytes_from_text(large ? large : small);
+    if (entry->block.length > LOG_MAX_BLOCK_BYTES) {
+        entry->block.length = LOG_MAX_BLOCK_BYTES;
+    }
     write_entry(entry);
 }
 

@@ -53,7 +53,7 @@ void log_task(enum log_level level, struct bytes task_name, struct bytes task_id
               const char *format, ...) PRINTF_FORMAT(4, 5);
 
 /* As log_task with a block of lines below the message, such as a traceback, whose line breaks are
- * kept. JSON lines get it as member "traceback". */
+ * kept. JSON lines get it as member "traceback". A message is cut at 64 KiB, a block at 128 KiB. */
 void log_task_block(enum log_level level, struct bytes task_name, struct bytes task_id,
                     struct bytes block, const char *format, ...) PRINTF_FORMAT(5, 6);
 

@@ -43,8 +43,9 @@ void timer_heap_stop(struct timer_heap *heap, struct timer *timer);
 /* When the next one is due, or INT64_MAX. */
 int64_t timer_heap_next_ms(const struct timer_heap *heap);
 
-/* Disarms and calls everything due at `now_ms`, earliest first. A timer that is started again by a
- * callback with a time that has passed fires in the next call, not in this one. */
+/* Disarms and calls what is due at `now_ms`, earliest first; at most as many as are armed before, so
+ * that a callback that starts timers with a time that has passed cannot keep it going for ever. What
+ * is left fires in the next call. */
 void timer_heap_run(struct timer_heap *heap, int64_t now_ms);
 
 static inline bool timer_is_armed(const struct timer *timer)

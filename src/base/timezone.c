@@ -1,5 +1,6 @@
 #include "base/timezone.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -48,12 +49,22 @@ static void fill(struct timezone_table *table, int64_t now_s)
     }
 }
 
+/* Whether the system has a zone file of that name: they begin with "TZif" (RFC 9636). */
 static bool is_zone(const char *name)
 {
     char path[256];
+    char magic[4] = {0};
     int length = snprintf(path, sizeof(path), ZONE_DIRECTORY "%s", name);
-    return length > 0 && (size_t)length < sizeof(path) && !strstr(name, "..") && name[0] != '/'
-           && access(path, R_OK) == 0;
+    if (length < 0 || (size_t)length >= sizeof(path) || strstr(name, "..") || name[0] == '/') {
+        return false;
+    }
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return false;
+    }
+    bool is_read = read(file, magic, sizeof(magic)) == (ssize_t)sizeof(magic);
+    (void)close(file);
+    return is_read && memcmp(magic, "TZif", sizeof(magic)) == 0;
 }
 
 bool timezone_load(const char *name, int64_t now_s, struct timezone_table *ret_table,
