@@ -2,7 +2,6 @@
 
 #include <stdarg.h>
 
-#include "base/timezone.h"
 #include "executor/job_template.h"
 #include "executor/plugin.h"
 #include "worker/check_kubernetes.h"
@@ -61,15 +60,6 @@ static bool check_settings(struct checker *checker)
         }
     }
     return true;
-}
-
-static void check_timezone(struct checker *checker)
-{
-    struct timezone_table table;
-    struct error error = {0};
-    const char *name = checker->settings.timezone ? checker->settings.timezone : "UTC";
-    bool ok = timezone_load(name, time(NULL), &table, &error);
-    report(checker, ok, "timezone", "%s", ok ? name : error.message);
 }
 
 /* Tasks */
@@ -190,7 +180,6 @@ int check_command_run(const struct options *options, char *const *environment)
             check_kubernetes_run(checker.loop, &checker.settings, environment, on_kubernetes,
                                  &checker);
         }
-        check_timezone(&checker);
         check_plugins_and_tasks(&checker);
         check_broker(&checker);
         check_backend(&checker);

@@ -125,7 +125,8 @@ struct settings {
     bool has_explicit_queues;                  /* -Q or task_queues named them */
     bool is_set[SETTING_COUNT_OF_ALL];         /* somebody set it: its value is not the default */
     const char *origins[SETTING_COUNT_OF_ALL]; /* who: a file, "option -c"; NULL: nobody */
-    const char *config_path;                   /* the settings file; NULL: none */
+    const struct yaml *nodes[SETTING_COUNT_OF_ALL]; /* where it stands there; NULL: nobody set it */
+    const char *config_path;                        /* the settings file; NULL: none */
 };
 
 /* Reads every source into `settings`, which is zeroed or uninitialized memory. Fails with INVALID

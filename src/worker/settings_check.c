@@ -1,7 +1,9 @@
 #include "worker/settings_check.h"
 
 #include <sched.h>
+#include <time.h>
 
+#include "base/timezone.h"
 #include "telemetry/metrics.h"
 #include "telemetry/status_server.h"
 #include "worker/settings_value.h"
@@ -58,6 +60,17 @@ static bool check_address(const struct settings *settings, struct error *reterr)
     struct error inner = {0};
     if (!status_server_is_address(address, &inner)) {
         return settings_value_fail(settings, SETTING_ID_worker_http_address, NULL, reterr, "%s",
+                                   inner.message);
+    }
+    return true;
+}
+
+static bool check_timezone(const struct settings *settings, struct error *reterr)
+{
+    struct timezone_table table;
+    struct error inner = {0};
+    if (settings->timezone && !timezone_load(settings->timezone, time(NULL), &table, &inner)) {
+        return settings_value_fail(settings, SETTING_ID_timezone, NULL, reterr, "%s",
                                    inner.message);
     }
     return true;
@@ -220,8 +233,8 @@ static void note_missing(struct settings *settings)
 bool settings_check_all(struct settings *settings, struct error *reterr)
 {
     if (!check_tenancy(settings, reterr) || !check_address(settings, reterr)
-        || !check_serializers(settings, reterr) || !check_trees(settings, reterr)
-        || !read_buckets(settings, reterr)) {
+        || !check_timezone(settings, reterr) || !check_serializers(settings, reterr)
+        || !check_trees(settings, reterr) || !read_buckets(settings, reterr)) {
         return false;
     }
     count_cpus(settings);

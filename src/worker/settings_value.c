@@ -19,6 +19,7 @@ bool settings_value_fail(const struct settings *settings, enum setting_id id,
     va_end(arguments);
     const char *origin = settings->origins[id] ? settings->origins[id] : "default";
     const char *name = settings_rows[id].name;
+    node = node ? node : settings->nodes[id];
     if (node && origin == settings->config_path) {
         return error_set(reterr, ERROR_INVALID, "%s:%d: %s: %s", origin, node->line, name, text);
     }
@@ -246,6 +247,7 @@ bool settings_value_read(struct settings *settings, const struct setting_row *ro
 {
     size_t id = (size_t)(row - settings_rows);
     settings->origins[id] = origin;
+    settings->nodes[id] = origin ? node : NULL;
     settings->is_set[id] = origin != NULL;
     return read_by_kind(settings, row, node, reterr);
 }

@@ -21,7 +21,7 @@ bool settings_value_read_text(struct settings *settings, const struct setting_ro
                               struct error *reterr) MUST_CHECK;
 
 /* Fails with INVALID and "<file>:<line>: <name>: <formatted>", or without the line when `id` was
- * not set in the file. `node` (may be NULL) is where exactly. */
+ * not set in the file. `node` is where exactly; NULL: where the setting stands. */
 bool settings_value_fail(const struct settings *settings, enum setting_id id,
                          const struct yaml *node, struct error *reterr, const char *format, ...)
     PRINTF_FORMAT(5, 6);

@@ -221,7 +221,9 @@ static void test_bad_values_name_their_place(void **state)
     check_refused(fixture, "task_time_limit: soon\n", "a number of seconds");
     check_refused(fixture, "result_backend: {a: hunter2}\n", "a text is allowed, not a mapping");
     check_refused(fixture, "broker_url: [{a: hunter2}]\n", "a list of texts is allowed");
-    check_refused(fixture, "worker_http_address: nowhere\n", "worker_http_address: an address");
+    check_refused(fixture, "\nworker_http_address: nowhere\n",
+                  "petiole.yaml:2: worker_http_address: an address");
+    check_refused(fixture, "timezone: Mars/Olympus\n", "petiole.yaml:1: timezone: ");
     check_refused(fixture, "kubernetes_namespace: Bad_Name\n", "lower-case letters");
     check_refused(fixture, "tenant_path: config..x\n", "tenant_path");
     check_refused(fixture, "result_serializer: pickle\n", "json is allowed");
