@@ -261,35 +261,51 @@ static void append_lease(struct buffer *body, const struct executor_kubernetes *
     (void)buffer_format(
         body,
         "{\"apiVersion\":\"coordination.k8s.io/v1\",\"kind\":\"Lease\",\"metadata\":"
-        "{\"name\":\"" LEASE_HEAD "%s\",\"labels\":{\"app.kubernetes.io/managed-by\":"
+        "{\"name\":\"" LEASE_HEAD
+        "%s\",\"resourceVersion\":\"%s\",\"labels\":{\"app.kubernetes.io/managed-by\":"
         "\"petiole\"}},\"spec\":{\"holderIdentity\":\"%s\","
         "\"leaseDurationSeconds\":%d,\"renewTime\":\"%s.%06dZ\"}}",
-        executor->options.instance_id, executor->options.instance_id,
+        executor->options.instance_id, executor->lease_version, executor->options.instance_id,
         EXECUTOR_KUBERNETES_LEASE_MS / 1000, stamp, (int)((wall_s - (double)seconds) * 1e6));
 }
 
-static void send_lease(struct executor_kubernetes *executor, bool create);
+static void keep_version(struct executor_kubernetes *executor, struct json lease)
+{
+    struct arena *arena = arena_new(256);
+    struct bytes version = {NULL, 0};
+    (void)!json_text(json_get(json_get(lease, "metadata"), "resourceVersion"), arena, &version);
+    (void)snprintf(executor->lease_version, sizeof(executor->lease_version), "%.*s",
+                   BYTES_FORMAT(version));
+    arena_free(&arena);
+}
 
-static void on_renewed(void *context, const struct kubernetes_answer *answer)
+static void send_lease(struct executor_kubernetes *executor);
+
+/* The Lease is there, but not of the version that we knew: it is ours all the same. */
+static void on_lease_read(void *context, const struct kubernetes_answer *answer)
 {
     struct executor_kubernetes *executor = context;
     executor->lease_call = NULL;
-    if (answer->verdict == KUBERNETES_NOT_FOUND) {
-        send_lease(executor, true);
-        return;
+    if (answer->verdict == KUBERNETES_DONE) {
+        keep_version(executor, answer->body);
+        send_lease(executor);
     }
-    if (answer->verdict == KUBERNETES_EXISTS) {
-        send_lease(executor, false);
-        return;
-    }
-    if (answer->verdict != KUBERNETES_DONE) {
-        if (answer->verdict == KUBERNETES_REFUSED) {
-            executor_kubernetes_warn(executor, "the Lease cannot be renewed: %s", answer->message);
-        }
-        return; /* tried again with the next tick */
-    }
+}
+
+static void read_lease(struct executor_kubernetes *executor)
+{
+    char name[64];
+    (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
+    executor->lease_call =
+        kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_LEASES, name, NULL,
+                            bytes_of(NULL, 0), on_lease_read, executor);
+}
+
+static void note_renewal(struct executor_kubernetes *executor, struct json lease)
+{
+    keep_version(executor, lease);
     bool was_lost = executor->lease_renewed_ms > 0 && !executor_kubernetes_is_owner(executor);
-    executor->lease_renewed_ms = loop_now_ms(executor->loop);
+    executor->lease_renewed_ms = executor->lease_sent_ms;
     if (was_lost) {
         /* Others may have taken Jobs over meanwhile: see who owns what before anything is
          * reported. */
@@ -298,16 +314,46 @@ static void on_renewed(void *context, const struct kubernetes_answer *answer)
     executor_kubernetes_check_ready(executor);
 }
 
-static void send_lease(struct executor_kubernetes *executor, bool create)
+static void on_renewed(void *context, const struct kubernetes_answer *answer)
+{
+    struct executor_kubernetes *executor = context;
+    executor->lease_call = NULL;
+    switch (answer->verdict) {
+    case KUBERNETES_DONE:
+        note_renewal(executor, answer->body);
+        break;
+    case KUBERNETES_NOT_FOUND:
+        executor->lease_version[0] = '\0';
+        send_lease(executor);
+        break;
+    case KUBERNETES_EXISTS:
+    case KUBERNETES_CONFLICT:
+        read_lease(executor);
+        break;
+    case KUBERNETES_REFUSED:
+        executor_kubernetes_warn(executor, "the Lease cannot be renewed: %s", answer->message);
+        break;
+    case KUBERNETES_GONE:
+    case KUBERNETES_QUOTA:
+    case KUBERNETES_BUSY:
+    default:
+        break; /* tried again with the next tick */
+    }
+}
+
+/* Makes the Lease, or renews it: an update needs the version that it replaces. */
+static void send_lease(struct executor_kubernetes *executor)
 {
     char name[64];
     struct buffer body;
+    bool is_new = executor->lease_version[0] == '\0';
     buffer_init(&body, 2048);
     append_lease(&body, executor);
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
+    executor->lease_sent_ms = loop_now_ms(executor->loop);
     executor->lease_call =
-        kubernetes_api_call(executor->api, create ? "POST" : "PATCH", EXECUTOR_KUBERNETES_LEASES,
-                            create ? NULL : name, NULL, buffer_view(&body), on_renewed, executor);
+        kubernetes_api_call(executor->api, is_new ? "POST" : "PUT", EXECUTOR_KUBERNETES_LEASES,
+                            is_new ? NULL : name, NULL, buffer_view(&body), on_renewed, executor);
     buffer_fini(&body);
 }
 
@@ -316,7 +362,7 @@ static void on_tick(void *context)
     struct executor_kubernetes *executor = context;
     loop_start_timer(executor->loop, &executor->tick, EXECUTOR_KUBERNETES_TICK_MS);
     if (!executor->lease_call) {
-        send_lease(executor, executor->lease_renewed_ms == 0);
+        send_lease(executor);
     }
     if (!executor->list_call) {
         executor->list_call =

@@ -86,7 +86,9 @@ struct executor_kubernetes {
     struct job_quota quota;
 
     struct map *leases;       /* instance id -> struct foreign_lease */
-    int64_t lease_renewed_ms; /* when our Lease was last renewed; 0: never */
+    int64_t lease_renewed_ms; /* when the last renewal of our Lease was sent; 0: never */
+    int64_t lease_sent_ms;    /* the same of the one under way */
+    char lease_version[64];   /* its resourceVersion; empty: unknown */
     bool leases_known;
     struct kubernetes_call *lease_call;
     struct kubernetes_call *list_call;
