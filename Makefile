@@ -117,9 +117,10 @@ $(LIBRARY): $(SOURCES:%.c=$(OBJECTS)/%.o) | $(OBJECTS)/flags
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
+# See _gnutls_global_init_skip in src/base/http_client.c.
 $(OUT)/petiole: $(MAIN:%.c=$(OBJECTS)/%.o) $(LIBRARY)
 	@$(if $(Q),echo "  LINK  $@")
-	$(Q)$(LINK) -pie -o $@ $^ $(LIBRARY_LIBS)
+	$(Q)$(LINK) -pie -Wl,--export-dynamic-symbol=_gnutls_global_init_skip -o $@ $^ $(LIBRARY_LIBS)
 
 $(OUT)/%.so: include/samples/%.c $(OBJECTS)/flags
 	@$(if $(Q),echo "  LINK  $@")

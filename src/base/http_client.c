@@ -348,6 +348,16 @@ static int tune_socket(void *context, curl_socket_t descriptor, curlsocktype pur
 
 /* Client */
 
+/* Debian's libcurl brings GnuTLS along for protocols that we never speak, and GnuTLS would set itself
+ * up before main: a megabyte of memory and its PKCS#11 modules. This is its own way to be told not to
+ * (gnutls.h: GNUTLS_SKIP_GLOBAL_INIT); the linker exports it, for the library to find. */
+int _gnutls_global_init_skip(void);
+
+__attribute__((visibility("default"))) int _gnutls_global_init_skip(void)
+{
+    return 1;
+}
+
 static char *copy_or_null(const char *text)
 {
     return text ? memory_text(bytes_from_text(text)) : NULL;
