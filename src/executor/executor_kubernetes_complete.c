@@ -60,6 +60,7 @@ static void complete(struct finishing *finishing, const struct outcome *outcome)
             .is_settled = entry->is_settled,
             .outcome = outcome,
         };
+        list_remove(&finishing->node); /* the callback may close the executor */
         executor->events->on_completed(executor->context, &completion);
         end_finishing(finishing);
     } else {
