@@ -551,7 +551,7 @@ struct http_request *http_client_send(struct http_client *client, const struct h
     return request;
 }
 
-void http_request_cancel(struct http_request **request)
+void http_client_cancel(struct http_request **request)
 {
     if (*request) {
         free_request(*request);

@@ -45,7 +45,7 @@ struct http_answer {
         *error; /* kind TEMPORARY, TIMEOUT or TOO_LARGE when status is 0, else NULL */
 };
 
-/* Called once from the loop, also after a failure; not after http_request_cancel. */
+/* Called once from the loop, also after a failure; not after http_client_cancel. */
 typedef void(http_answer_fn)(void *context, const struct http_answer *answer);
 
 /* A piece of a stream with status 200; borrowed. The answer callback follows when the stream ends.
@@ -69,6 +69,6 @@ struct http_request *http_client_send(struct http_client *client, const struct h
                                       void *context);
 
 /* Ends a request without a callback; leaves NULL. Accepts NULL. */
-void http_request_cancel(struct http_request **request);
+void http_client_cancel(struct http_request **request);
 
 #endif

@@ -198,7 +198,7 @@ static int64_t retry_after_of(const struct http_answer *http, struct json body)
 static void free_call(struct kubernetes_call *call)
 {
     list_remove(&call->node);
-    http_request_cancel(&call->request);
+    http_client_cancel(&call->request);
     buffer_fini(&call->line);
     memory_free(&call);
 }
@@ -239,7 +239,7 @@ static void refuse_line(struct kubernetes_call *call)
     (void)error_set(&error, ERROR_TEMPORARY, "a line is longer than %zu bytes",
                     call->line.max_bytes);
     struct http_answer answer = {.retry_after_ms = -1, .error = &error};
-    http_request_cancel(&call->request);
+    http_client_cancel(&call->request);
     on_http_answer(call, &answer);
 }
 
@@ -423,7 +423,7 @@ void kubernetes_api_cancel(struct kubernetes_call **call_pointer)
     }
     if (call->is_in_line) {
         list_remove(&call->node);
-        http_request_cancel(&call->request);
+        http_client_cancel(&call->request);
         call->is_cancelled = true; /* its own line is still being handed up */
     } else {
         free_call(call);

@@ -106,7 +106,7 @@ static void on_piece(void *context, struct bytes piece)
     assert_true(f->piece_bytes + piece.length < sizeof(f->pieces));
     memcpy(f->pieces + f->piece_bytes, piece.data, piece.length);
     f->piece_bytes += piece.length;
-    http_request_cancel(&f->to_cancel);
+    http_client_cancel(&f->to_cancel);
 }
 
 static struct http_request *send_call(struct fixture *f, struct http_call call, const char *path,
@@ -271,7 +271,7 @@ static void cancels_before_it_was_sent(void **state)
 {
     struct fixture *f = *state;
     struct http_request *request = send_call(f, (struct http_call){0}, "/ok", NULL);
-    http_request_cancel(&request);
+    http_client_cancel(&request);
     assert_null(request);
     (void)send_call(f, (struct http_call){0}, "/busy", NULL);
     run_until_answers(f, 1);
