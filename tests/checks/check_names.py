@@ -43,8 +43,11 @@ def public_symbols(source: Path, objects: Path) -> list[str]:
 
 
 def family(source: Path) -> list[str]:
-    """Return the names that may begin a symbol of `source`: its own, and those of the modules that it
-    is a part of (pipeline_intake.c is a part of pipeline.c, whose header tells of both)."""
+    """Return the names that may begin a symbol of `source`.
+
+    They are its own, and those of the modules that it is a part of: pipeline_intake.c is a part of
+    pipeline.c, whose header tells of both.
+    """
     words = source.stem.split("_")
     heads = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
     return [head for head in heads if source.with_name(f"{head}.h").exists()] + [source.stem]
