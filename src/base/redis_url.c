@@ -4,7 +4,7 @@
 
 #define DEFAULT_PORT               6379
 #define DEFAULT_CONNECT_TIMEOUT_MS 10000
-#define MAX_WRITE_BYTES            ((size_t)1 << 30) /* one value may have 512 MiB */
+#define MAX_WRITE_BYTES            ((size_t)3 << 30) /* a value has up to 512 MiB, and may be said twice */
 
 /* The parts of a URL as written, percent signs and all. */
 struct url_parts {

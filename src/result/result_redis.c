@@ -2,6 +2,7 @@
 
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
+#include <zlib.h>
 
 #include "base/json.h"
 #include "base/list.h"
@@ -12,6 +13,9 @@
 #define KEY_HEAD              "celery-task-meta-"
 #define MAX_BATCH             256
 #define MAX_BATCHES_WAITING   16
+#define MAX_BATCH_BYTES       ((size_t)16 * 1024 * 1024) /* of documents, unless one alone is larger */
+#define MAX_PLAIN_BYTES       ((uLong)64 * 1024 * 1024) /* of a compressed document that we look into */
+#define MAX_DOCUMENT_BYTES    ((size_t)512 * 1024 * 1024) /* of a value in Redis */
 #define REFUSED_RETRY_MS      1000
 #define REFUSED_RETRY_MOST_MS 30000
 
@@ -40,11 +44,12 @@ struct result_redis {
     struct loop *loop;
     struct arena *arena;
     struct result_redis_options options;
-    const struct result_events *events;
+    struct result_events events;
     void *context;
     struct redis_link *link;
-    struct list queued;  /* entries, in order */
-    struct list waiting; /* batches whose replies are to come */
+    struct list queued;    /* entries, in order */
+    struct list too_large; /* entries that no Redis takes */
+    struct list waiting;   /* batches whose replies are to come */
     size_t waiting_count;
     struct map *busy; /* keys in a batch */
     struct loop_call flush;
@@ -80,6 +85,16 @@ static void end_entry(struct entry *entry, bool ok, struct bytes state, const st
     free_entry(entry);
 }
 
+static void end_too_large(struct result_redis *backend)
+{
+    struct error error;
+    struct list_node *node = NULL;
+    (void)error_set(&error, ERROR_TOO_LARGE, "the result is larger than a value in Redis may be");
+    while ((node = list_pop(&backend->too_large)) != NULL) {
+        end_entry(list_entry(node, struct entry, node), false, bytes_of(NULL, 0), &error);
+    }
+}
+
 /* Batches */
 
 static void free_batch(struct batch *batch)
@@ -102,14 +117,60 @@ static void requeue(struct batch *batch)
     free_batch(batch);
 }
 
-static bool is_success(struct bytes document)
+/* What a document of 5.7's result_compression holds: NUL "celery-compressed" NUL type NUL data (celery/backends/base.py:
+ * _decompress_payload). Only zlib, its "gzip", is undone; the arena is the result's. False when it is no such document, or another type. */
+static bool decompress(struct bytes document, struct arena *arena, struct bytes *ret_plain)
+{
+    static const char head[] = "\0celery-compressed\0application/x-gzip";
+    struct bytes mark = {head, sizeof(head)}; /* with the NUL at its end */
+    if (!bytes_starts_with(document, mark)) {
+        return false;
+    }
+    struct bytes data = bytes_skip(document, mark.length);
+    for (uLong room = (uLong)data.length * 4; room <= MAX_PLAIN_BYTES; room *= 4) {
+        uLongf length = room;
+        char *plain = arena_alloc(arena, room);
+        int outcome = uncompress((Bytef *)plain, &length, (const Bytef *)data.data, data.length);
+        if (outcome == Z_OK) {
+            *ret_plain = bytes_of(plain, length);
+            return true;
+        }
+        if (outcome != Z_BUF_ERROR) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* The member "status" of a stored document, quotes and all; empty when it has none. */
+static struct bytes status_of(struct bytes document, struct arena *arena)
 {
     struct json value;
     struct json status = {JSON_TYPE_ABSENT, {NULL, 0}};
-    if (json_parse(document, &value, NULL)) {
+    struct bytes plain = document;
+    if (document.length > 0 && document.data[0] == '\0' && !decompress(document, arena, &plain)) {
+        return bytes_of(NULL, 0);
+    }
+    if (json_parse(plain, &value, NULL)) {
         status = json_get(value, "status");
     }
-    return bytes_equal(status.text, BYTES("\"SUCCESS\""));
+    return status.type == JSON_TYPE_STRING ? status.text : bytes_of(NULL, 0);
+}
+
+static bool is_success(struct bytes document)
+{
+    struct arena *arena = arena_new(0);
+    bool is_success = bytes_equal(status_of(document, arena), BYTES("\"SUCCESS\""));
+    arena_free(&arena);
+    return is_success;
+}
+
+/* Whether the server is in another role or state than the one that greeted us: then a new connection may find a better one. */
+static bool is_useless(struct bytes message)
+{
+    return bytes_starts_with(message, BYTES("READONLY"))
+           || bytes_starts_with(message, BYTES("LOADING"))
+           || bytes_starts_with(message, BYTES("MASTERDOWN"));
 }
 
 /* The server said no to a transaction: tried again, because a result is never dropped. */
@@ -122,7 +183,11 @@ static void on_refused(struct batch *batch, struct bytes message)
                                        REFUSED_RETRY_MOST_MS);
     loop_start_timer(backend->loop, &backend->retry_timer, retry_ms);
     requeue(batch);
-    backend->events->on_down(backend->context, &error, retry_ms);
+    if (is_useless(message)) {
+        redis_link_drop(backend->link, &error);
+        return;
+    }
+    backend->events.on_down(backend->context, &error, retry_ms);
 }
 
 static void end_batch(struct batch *batch)
@@ -130,7 +195,7 @@ static void end_batch(struct batch *batch)
     struct result_redis *backend = batch->backend;
     if (backend->refusals > 0) {
         backend->refusals = 0;
-        backend->events->on_up(backend->context, backend->options.url.display);
+        backend->events.on_up(backend->context, backend->options.url.display);
     }
     for (size_t index = 0; index < batch->count; index++) {
         (void)map_remove(backend->busy, batch->entries[index]->key);
@@ -206,16 +271,12 @@ static void write_batch(struct batch *batch)
 /* Tells a look-up what is stored. */
 static void end_look_up(struct entry *entry, struct bytes stored)
 {
-    struct json value;
-    struct bytes state = {NULL, 0};
-    struct json status = {JSON_TYPE_ABSENT, {NULL, 0}};
-    if (stored.length > 0 && json_parse(stored, &value, NULL)) {
-        status = json_get(value, "status");
-    }
-    if (status.type == JSON_TYPE_STRING) {
-        state = bytes_of(status.text.data + 1, status.text.length - 2);
-    }
+    struct arena *arena = arena_new(0);
+    struct bytes status = status_of(stored, arena);
+    struct bytes state =
+        status.length > 2 ? bytes_of(status.data + 1, status.length - 2) : bytes_of(NULL, 0);
     end_entry(entry, true, state, NULL);
+    arena_free(&arena);
 }
 
 /* A SUCCESS that is stored stays (celery/backends/base.py: _store_result); so does what we have
@@ -259,10 +320,15 @@ static void on_read(void *context, const struct redisReply *reply)
 static struct batch *take_batch(struct result_redis *backend)
 {
     struct batch *batch = memory_new(sizeof(*batch));
+    size_t total_bytes = 0;
     batch->backend = backend;
     list_for_each(node, following, &backend->queued) {
         struct entry *entry = list_entry(node, struct entry, node);
         if (batch->count == MAX_BATCH || map_get(backend->busy, entry->key)) {
+            break;
+        }
+        total_bytes += entry->document.length;
+        if (batch->count > 0 && total_bytes > MAX_BATCH_BYTES) {
             break;
         }
         list_remove(node);
@@ -314,6 +380,7 @@ static void shut(void *context)
     loop_stop_timer(backend->loop, &backend->close_timer);
     loop_stop_timer(backend->loop, &backend->retry_timer);
     redis_link_close(&backend->link); /* waiting batches come back into the queue */
+    end_too_large(backend);
     struct list_node *node = NULL;
     while ((node = list_pop(&backend->queued)) != NULL) {
         struct error error = {0};
@@ -326,12 +393,14 @@ static void shut(void *context)
 
 static bool is_empty(const struct result_redis *backend)
 {
-    return list_is_empty(&backend->queued) && backend->waiting_count == 0;
+    return list_is_empty(&backend->queued) && list_is_empty(&backend->too_large)
+           && backend->waiting_count == 0;
 }
 
 static void flush(void *context)
 {
     struct result_redis *backend = context;
+    end_too_large(backend);
     if (!backend->link) {
         return;
     }
@@ -359,14 +428,14 @@ static void on_link_up(void *context)
 {
     struct result_redis *backend = context;
     backend->refusals = 0;
-    backend->events->on_up(backend->context, backend->options.url.display);
+    backend->events.on_up(backend->context, backend->options.url.display);
     touch(backend);
 }
 
 static void on_link_down(void *context, const struct error *error, int64_t retry_ms)
 {
     struct result_redis *backend = context;
-    backend->events->on_down(backend->context, error, retry_ms);
+    backend->events.on_down(backend->context, error, retry_ms);
 }
 
 static const struct redis_link_events link_events = {
@@ -388,6 +457,10 @@ static struct entry *new_entry(struct result_redis *backend, struct bytes task_i
 {
     struct bytes prefix = bytes_from_text(backend->options.global_keyprefix);
     size_t key_length = prefix.length + sizeof(KEY_HEAD) - 1 + task_id.length;
+    bool is_too_large = document.length > MAX_DOCUMENT_BYTES;
+    if (is_too_large) {
+        document.length = 0; /* it goes nowhere */
+    }
     struct entry *entry = memory_new(sizeof(*entry) + key_length + document.length + 1);
     char *storage = (char *)(entry + 1);
     memcpy(storage, prefix.data ? prefix.data : "", prefix.length);
@@ -396,7 +469,7 @@ static struct entry *new_entry(struct result_redis *backend, struct bytes task_i
     memcpy(storage + key_length, document.data ? document.data : "", document.length);
     entry->key = bytes_of(storage, key_length);
     entry->document = bytes_of(storage + key_length, document.length);
-    list_append(&backend->queued, &entry->node);
+    list_append(is_too_large ? &backend->too_large : &backend->queued, &entry->node);
     touch(backend);
     return entry;
 }
@@ -473,14 +546,15 @@ struct result_backend *result_redis_new(struct loop *loop,
     backend->options = *options;
     backend->options.global_keyprefix = prefix_of(backend->arena, options->global_keyprefix);
     backend->options.client_name = copy_text(backend->arena, options->client_name);
-    backend->options.url.display = copy_text(backend->arena, options->url.display);
-    backend->events = events;
+    backend->options.url = redis_url_copy(&options->url, backend->arena);
+    backend->events = *events;
     backend->context = context;
     backend->busy = map_new();
     backend->flush = (struct loop_call){.function = flush, .context = backend};
     backend->closed = (struct loop_call){.function = finish_close, .context = backend};
     backend->retry_timer = (struct timer){.on_due = flush, .context = backend};
     list_init(&backend->queued);
+    list_init(&backend->too_large);
     list_init(&backend->waiting);
     return &backend->base;
 }
