@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from build import BuildError
 from cluster import Cluster, ClusterError
-from fake_kubelet import FakeKubelet
+from fake_kubelet import NODE, FakeKubelet
 from kube_client import TRANSIENT_ERRORS, ApiError
 
 from programs import DemoError
@@ -20,8 +21,15 @@ from programs import DemoError
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 KUBERNETES = TOP / "k8s"
+WORKER = "petiole"  # of k8s/base/deployment.yaml
 ACCOUNT = "petiole"  # of k8s/base/serviceaccount.yaml
 CONFIG_MAP = "petiole-config"  # of k8s/base/configmap.yaml
+# What is left when the demo is stopped half-way. Finished Jobs go by themselves.
+UNFINISHED = (
+    *("--selector", "app.kubernetes.io/managed-by=petiole"),
+    *("--field-selector", "status.successful=0", "--cascade=foreground"),
+)
+DELETE_S = 30
 TASK_LABEL = "petiole.dev/task-id"
 
 
@@ -107,7 +115,13 @@ class Kubernetes:
 
     def show(self) -> str:
         """Return what kubectl shows of Jobs and pods."""
-        return "$ kubectl get jobs,pods -A\n" + self._kubectl("get", "jobs,pods", "-A")
+        return "$ kubectl get jobs,pods -A\n" + self._kubectl("get", "jobs,pods", "-A").rstrip()
+
+    def check_is_free(self, tenant: str) -> None:
+        """Raise DemoError when the tenant has a worker: its settings would be overwritten."""
+        text = self._kubectl("get", "deployments", "-n", tenant, "--output", "name")
+        if f"/{WORKER}\n" in text:
+            raise DemoError(f"{tenant} has a worker in this cluster: the demo needs another one")
 
     def prepare(self, tenants: tuple[str, ...]) -> None:
         """Apply the project's own files: namespaces, quota, rights, settings, volume claim."""
@@ -136,8 +150,8 @@ def kubernetes(
     """Let Jobs run in the cluster of KUBECONFIG, else in one that is there while the block runs.
 
     A cluster without nodes gets a kubelet that runs containers as processes of this machine, by
-    the interpreter `python` and with `pythonpath`. From somebody else's cluster the namespaces are
-    deleted that were not there before.
+    the interpreter `python` and with `pythonpath`. In somebody else's cluster the tenants'
+    namespaces stay, with what `prepare` applies.
 
     Raises:
         DemoError: The cluster cannot be started or used.
@@ -146,34 +160,32 @@ def kubernetes(
         try:
             directory = folder / "cluster"
             directory.mkdir()
-            cluster = _enter_cluster(stack, directory)
+            if kubeconfig := os.environ.get("KUBECONFIG"):
+                cluster = Cluster.of_kubeconfig(Path(kubeconfig), directory)
+            else:
+                cluster = stack.enter_context(Cluster(directory))
+            place = Kubernetes(cluster, folder)
             if not cluster.client.request("GET", "/api/v1/nodes")["items"]:
+                stack.callback(_delete, cluster, "node", NODE)
                 kubelet = FakeKubelet(cluster, python=str(python), pythonpath=pythonpath)
                 stack.enter_context(kubelet)
         except (ClusterError, BuildError, ApiError, *TRANSIENT_ERRORS) as error:
             raise DemoError(f"the cluster cannot be used: {error}") from error
-        place = Kubernetes(cluster, folder)
+        for tenant in tenants:
+            place.check_is_free(tenant)
+            stack.callback(_delete, cluster, "jobs", "-n", tenant, *UNFINISHED)
         place.prepare(tenants)
         yield place
 
 
-def _enter_cluster(stack: ExitStack, directory: Path) -> Cluster:
-    """Return a cluster that is there until `stack` is closed."""
-    kubeconfig = os.environ.get("KUBECONFIG")
-    if not kubeconfig:
-        return stack.enter_context(Cluster(directory))
-    cluster = Cluster.of_kubeconfig(Path(kubeconfig), directory)
-    stack.callback(_delete_new_namespaces, cluster, _namespaces(cluster))
-    return cluster
-
-
-def _namespaces(cluster: Cluster) -> set[str]:
-    return set(cluster.kubectl("get", "namespaces", "--output", "name").split())
-
-
-def _delete_new_namespaces(cluster: Cluster, before: set[str]) -> None:
-    for name in sorted(_namespaces(cluster) - before):
-        cluster.kubectl("delete", name, "--wait=false")
+def _delete(cluster: Cluster, *what: str) -> None:
+    """Delete objects from somebody's cluster; ours goes as a whole. Tells what resists."""
+    if cluster.is_owned:
+        return
+    try:
+        cluster.kubectl("delete", *what, "--ignore-not-found", f"--timeout={DELETE_S}s")
+    except ClusterError as error:
+        print(f"demo: {error}", file=sys.stderr)
 
 
 def _only(found: list[str], task_id: str) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from processes import Spawner, kill_session
 
 POLL_S = 0.05
-STOP_S = 10.0
+# After the first of them a worker still waits for its tasks; nobody wants those any more.
+STOP_S = (1.0, 10.0)
 LOG_TAIL_LINES = 15
 KIB = 1024
 _PR_SET_CHILD_SUBREAPER = 36
@@ -29,7 +30,8 @@ class DemoError(Exception):
 class Memory:
     """What a program and everything that it started hold, in bytes.
 
-    `rss_bytes` counts a page once for each process that has it, `pss_bytes` once in all.
+    `rss_bytes` counts a page in full for each process that has it, `pss_bytes` as 1/n when n
+    processes of the machine share it.
     """
 
     processes: int
@@ -114,10 +116,10 @@ class Programs:
         """Ask `program` to end, twice if need be: the second time ends a worker's tasks too."""
         if program in self._running:
             self._running.remove(program)
-        for _ in range(2):
+        for seconds in STOP_S:
             with suppress(ProcessLookupError):
                 program.process.terminate()
-            if wait_until(lambda: program.process.poll() is not None, STOP_S / 2):
+            if wait_until(lambda: program.process.poll() is not None, seconds):
                 break
         kill_session(program.process)
         program.process.wait()

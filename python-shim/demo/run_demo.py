@@ -49,8 +49,7 @@ from control_plane import ControlPlane, User  # noqa: E402
 from places import Place  # noqa: E402
 from programs import DemoError, Memory, Program, Programs, wait_until  # noqa: E402
 
-PEOPLE = (("admin", "admin", "tenant-admin"), ("alice", "wonderland", "tenant-user"))
-TENANTS = tuple(tenant for _, _, tenant in PEOPLE)
+TENANTS = ("tenant-admin", "tenant-user")
 # Celery's Deployment that Petiole takes the place of has these very arguments.
 WORKER = ("-A", "app.tasks", "worker", "--loglevel=info")
 CELERY_POOLS = ("solo", "prefork")
@@ -71,6 +70,23 @@ class Interrupted(BaseException):
         """`number` is the signal's."""
         super().__init__(number)
         self.number = number
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who trains: how to log in, where his tasks belong, and what he asks for."""
+
+    name: str
+    password: str
+    tenant: str
+    epochs: int
+    rank: int
+
+
+PEOPLE = (
+    Person("admin", "admin", "tenant-admin", epochs=3, rank=8),
+    Person("alice", "wonderland", "tenant-user", epochs=2, rank=4),
+)
 
 
 @dataclass
@@ -190,12 +206,17 @@ def measure_celery(stage: Stage) -> dict[str, Memory]:
 def post_trainings(control_plane: ControlPlane) -> list[Training]:
     """Log in as each of the people and start a training."""
     trainings = []
-    for name, password, tenant in PEOPLE:
-        user = control_plane.log_in(name, password)
+    for person in PEOPLE:
+        user = control_plane.log_in(person.name, person.password)
+        config = {
+            "experiment_name": f"demo-{person.name}",
+            "training": {"epochs": person.epochs},
+            "lora": {"r": person.rank},
+        }
         posted_s = time.monotonic()
-        task_id = user.train({"experiment_name": f"demo-{name}"})
-        say(f"POST /train as {name}: task {task_id}")
-        trainings.append(Training(user, tenant, task_id, posted_s, {"status": "PENDING"}))
+        task_id = user.train(config)
+        say(f"POST /train as {person.name}: task {task_id}")
+        trainings.append(Training(user, person.tenant, task_id, posted_s, {"status": "PENDING"}))
     return trainings
 
 
@@ -264,12 +285,14 @@ def show_trainings(stage: Stage, place: Place, trainings: list[Training]) -> str
 
 def show_memory(memories: dict[str, Memory]) -> str:
     """Return the table of the workers' memory."""
-    head = ("worker", "processes", "resident", "shared pages once")
+    head = ("worker", "processes", "resident", "proportional")
     rows = [
         (name, str(each.processes), _mib(each.rss_bytes), _mib(each.pss_bytes))
         for name, each in memories.items()
     ]
-    return table.render(head, rows, frozenset(head[1:]))
+    shown = table.render(head, rows, frozenset(head[1:]))
+    note = "proportional (PSS): a page that n processes share counts 1/n in each of them"
+    return f"{shown}\n{note}"
 
 
 def _mib(count: int) -> str:
@@ -293,14 +316,17 @@ def run(petiole: Path, is_cluster: bool, folder: Path, programs: Programs) -> No
         say("Celery's worker with the same app, for its memory")
         memories.update(measure_celery(stage))
         parts = [show_trainings(stage, place, trainings), ownership, show_memory(memories)]
-        print("", *parts, place.show(), sep="\n\n", flush=True)
+        print("\n" + "\n\n".join(filter(None, [*parts, place.show()])), flush=True)
 
 
 def place_for_jobs(stage: Stage, is_cluster: bool) -> AbstractContextManager[Place]:
     """Return where Jobs run while the block runs."""
     if not is_cluster:
         return nullcontext(places.Machine(stage.folder))
-    say("a Kubernetes cluster (the first time its programs are built, which takes a while)")
+    is_given = bool(os.environ.get("KUBECONFIG"))
+    say(
+        "the cluster of KUBECONFIG" if is_given else "a Kubernetes cluster; its first build is slow"
+    )
     return places.kubernetes(stage.folder, TENANTS, stage.python, stage.pythonpath)
 
 
