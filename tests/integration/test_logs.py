@@ -38,7 +38,7 @@ def test_celerys_lines(
         rf"{ended}Task {ADD}\[{added.id}\] succeeded in [\d.e-]+s: 3$",
         rf"{STAMP}ERROR/\S+\] Task {FAIL}\[{failed.id}\] raised unexpected: ValueError\('no'\)$",
         rf"{ended}Task my\.shadow\[{shadowed.id}\] succeeded in [\d.e-]+s: 3$",
-        rf" -------------- {re.escape(worker.node_name)} v",
+        rf" -------------- {re.escape(worker.node_name)} (v|petiole )\d",
         r"^- \*\* ---------- \[config\]$",
         rf"\.> transport: +{url}/0$",
         rf"\.> results: +{url}/1$",

@@ -93,8 +93,10 @@ def test_native_plugin_refused(kind: str, tmp_path: Path) -> None:
         path.write_text("hello")
     elif kind == "another library":
         path = next(Path("/usr/lib").glob("*/libuv.so.1"))
-    options = ("-b", "redis://127.0.0.1:1/0", "worker", "--plugin", str(path))
-    done = run_petiole(*options, environment={"PETIOLE_WORKER_HTTP_ADDRESS": ""})
+    config = tmp_path / "petiole.yaml"
+    config.write_text("tasks: {'*': {executor: native}}\nworker_http_address: ''\n")
+    options = ("--config", str(config), "worker", "--plugin", str(path))
+    done = run_petiole("-b", "redis://127.0.0.1:1/0", *options)
     assert done.returncode not in {0, -6, -11}
     assert str(path) in done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,16 +63,23 @@ def ids_in_queue(broker: redis.Redis) -> list[str]:
 
 @dataclass(frozen=True)
 class Ending:
-    """Signals, each with the line that tells that it has arrived, and the exit code."""
+    """Signals, each with the line that tells that it has arrived, and the exit code.
+
+    Celery ends with 1 after two SIGINTs only when its loop, which turns once a second, has seen
+    the first before the second; hence the pause.
+    """
 
     name: str
     signals: tuple[tuple[int, str], ...]
     exit_code: int
     lines: tuple[str, ...]
+    pause_s: float = 0.0
 
     def send(self, worker: Worker) -> None:
         """End `worker` in this way and look at what it says."""
-        for number, line in self.signals:
+        for position, (number, line) in enumerate(self.signals):
+            end = time.monotonic() + (self.pause_s if position else 0.0)
+            wait_for(lambda end=end: time.monotonic() >= end)
             worker.signal(number)
             worker.wait_log(re.escape(line))
         assert worker.wait_exit() == self.exit_code
@@ -89,6 +97,7 @@ COLD_ENDINGS = [
         ((signal.SIGINT, WARM), (signal.SIGINT, AGAIN_KILL)),
         1,
         (AGAIN_COLD, WARM, AGAIN_KILL),
+        1.2,
     ),
     Ending("SIGTERM-SIGQUIT", ((signal.SIGTERM, WARM), (signal.SIGQUIT, COLD)), 0, (WARM, COLD)),
 ]
@@ -104,25 +113,12 @@ def test_warm(
     *,
     is_late: bool,
 ) -> None:
-    """What runs is finished and settled; what was taken goes back, in its old order."""
+    """What runs is finished and settled; what was taken goes back."""
     busy = make_busy(start_worker, client, 1.0, is_late=is_late)
     ending.send(busy.worker)
     assert client.AsyncResult(busy.running).state == "SUCCESS"
     assert sorted(ids_in_queue(broker)) == sorted(busy.waiting)
     wait_settled(broker)
-
-
-@pytest.mark.petiole_only
-def test_given_back_in_order(
-    start_petiole: Callable[..., PetioleWorker], client: Celery, broker: redis.Redis
-) -> None:
-    busy = make_busy(start_petiole, client, 0.5, is_late=True)
-    later = client.send_task(SLEEP, (0,), queue="elsewhere").id
-    broker.rpoplpush("elsewhere", TENANT)
-    busy.worker.wait_log(rf"{later}\] received")
-    busy.worker.terminate()
-    assert busy.worker.wait_exit() == 0
-    assert ids_in_queue(broker) == [*busy.waiting, later]
 
 
 @pytest.mark.parametrize("ending", COLD_ENDINGS, ids=lambda ending: ending.name)
