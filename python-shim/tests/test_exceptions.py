@@ -48,6 +48,8 @@ OTHERS = [
     "ResultLost",
     "ResultTooLarge",
     "TemplateError",
+    "CanvasUnsupported",
+    "MessageUnsupported",
 ]
 DETAILS = {
     "category": "OOMKilled",

@@ -166,3 +166,11 @@ class ResultTooLarge(PetioleError):
 
 class TemplateError(PetioleError):
     """The Job template and the message do not fit together."""
+
+
+class CanvasUnsupported(PetioleError):
+    """The message asks for callbacks, a chain or a chord, which the worker does not carry out."""
+
+
+class MessageUnsupported(PetioleError):
+    """The message is right, but in a serialization or compression that the worker cannot read."""
