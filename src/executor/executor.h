@@ -42,7 +42,6 @@ struct outcome {
     struct bytes traceback;   /* text; empty: null in the document */
     double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
     bool requeue;             /* REJECT */
-    bool is_refusal;          /* FAILURE: it was never let run, and never will be: no retry */
     bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
     double runtime_s;
 };

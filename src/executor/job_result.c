@@ -166,6 +166,14 @@ static bool read_exception(struct json exception, struct arena *arena, struct ou
            && json_text(json_get(exception, "exc_module"), arena, &outcome->exc_module);
 }
 
+/* Whether the retry is to run with something else than the task did. */
+static bool is_changed(struct json payload)
+{
+    return json_get(payload, "args").type != JSON_TYPE_ABSENT
+           || json_get(payload, "kwargs").type != JSON_TYPE_ABSENT
+           || json_get(payload, "options").type != JSON_TYPE_ABSENT;
+}
+
 static bool read_retry(struct json payload, struct arena *arena, struct outcome *outcome)
 {
     struct json exception = json_get(payload, "exception");
@@ -187,6 +195,10 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
     } else if (bytes_equal(result->state, BYTES("FAILURE"))) {
         outcome.kind = OUTCOME_FAILURE;
         is_right = read_exception(json_get(payload, "exception"), arena, &outcome);
+    } else if (bytes_equal(result->state, BYTES("RETRY")) && is_changed(payload)) {
+        return error_set(reterr, ERROR_UNSUPPORTED,
+                         "the task asks for a retry with other arguments or options, which this "
+                         "version of Petiole does not carry out");
     } else if (bytes_equal(result->state, BYTES("RETRY"))) {
         outcome.kind = OUTCOME_RETRY;
         is_right = read_retry(payload, arena, &outcome);

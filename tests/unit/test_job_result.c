@@ -93,6 +93,17 @@ static void test_reads_a_retry_with_its_countdown(void **state)
     assert_true(fixture->outcome.retry_countdown_s > 2.49);
 }
 
+static void test_refuses_a_retry_with_other_arguments(void **state)
+{
+    struct fixture *fixture = *state;
+    struct bytes text =
+        report(fixture, "RETRY", "\"exception\": null, \"countdown\": 1, \"args\": [2]", "null");
+    assert_true(job_result_read(text, fixture->arena, &fixture->result, &fixture->error));
+    assert_false(
+        job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome, &fixture->error));
+    assert_int_equal(fixture->error.kind, ERROR_UNSUPPORTED);
+}
+
 static void test_tells_silence_from_a_broken_report(void **state)
 {
     struct fixture *fixture = *state;
@@ -187,6 +198,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_a_result, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_an_exception, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_retry_with_its_countdown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_retry_with_other_arguments, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_tells_silence_from_a_broken_report, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_puts_a_moved_result_together, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_moved_result_with_a_hole, set_up, tear_down),
