@@ -104,6 +104,30 @@ static bool inflate_body(struct bytes packed, size_t max_bytes, struct arena *ar
     return ok;
 }
 
+/* Whether Kombu may know this compression where it runs (kombu/compression.py). */
+static bool is_kombus_compression(struct bytes method)
+{
+    static const char *const names[] = {
+        "application/x-bz2",
+        "bzip2",
+        "bzip",
+        "application/x-lzma",
+        "lzma",
+        "xz",
+        "application/x-brotli",
+        "brotli",
+        "application/zstd",
+        "zstd",
+        "zstandard",
+    };
+    for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
+        if (bytes_equal_text(method, names[index])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The body as it was serialized (kombu/message.py: Message.__init__ decompresses by the header). */
 static bool decompress(const struct delivery *delivery, size_t max_bytes, struct bytes *ret_plain,
                        struct error *reterr)
@@ -124,6 +148,9 @@ static bool decompress(const struct delivery *delivery, size_t max_bytes, struct
     if (bytes_equal(method, BYTES("application/x-gzip")) || bytes_equal(method, BYTES("gzip"))
         || bytes_equal(method, BYTES("zlib"))) {
         return inflate_body(delivery->body, max_bytes, delivery->arena, ret_plain, reterr);
+    }
+    if (!is_kombus_compression(method)) {
+        return error_set(reterr, ERROR_INVALID, "unknown compression %.*s", BYTES_FORMAT(method));
     }
     return error_set(reterr, ERROR_UNSUPPORTED,
                      "compression %.*s cannot be read here; let the client use gzip",
