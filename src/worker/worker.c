@@ -295,6 +295,7 @@ static void on_signal(void *context, int signal_number)
     if (worker->phase == WORKER_RECALLING || worker->phase == WORKER_CLOSING) {
         _exit(1); /* somebody is in a hurry; what was taken is in unacked or in Jobs */
     } else if (worker->phase == WORKER_DRAINING || is_cold) {
+        (void)fputs("worker: Hitting Ctrl+C again will terminate all running tasks!\n", stderr);
         recall(worker);
     } else {
         if (signal_number == SIGINT) {
@@ -416,28 +417,40 @@ static bool prepare(struct worker *worker, struct error *reterr)
     return true;
 }
 
+/* NULL when none is wanted. */
+static bool take_pidfile(const struct worker *worker, const char **ret_path, struct error *reterr)
+{
+    const char *setting = worker->settings->worker_pidfile;
+    const char *path = NULL;
+    if (setting
+        && (!nodename_expand(setting, worker->node_name, worker->arena, &path, reterr)
+            || !pidfile_create(path, stderr, reterr))) {
+        return false;
+    }
+    *ret_path = path;
+    return true;
+}
+
 static int run(struct worker *worker)
 {
     struct error error = {0};
     const char *pidfile = NULL;
-    if (!prepare(worker, &error)) {
+    int exit_code = 1;
+    if (!take_pidfile(worker, &pidfile, &error)) {
+        (void)fprintf(stderr, "%s\n", error.message);
+        return error.kind == ERROR_CONFLICT ? PIDFILE_EXIT_CODE : 1;
+    }
+    if (prepare(worker, &error)) {
+        worker_parts_start(worker);
+        loop_run(worker->loop);
+        exit_code = worker->exit_code;
+    } else {
         (void)fprintf(stderr, "petiole: %s\n", error.message);
-        return 1;
     }
-    if (worker->settings->worker_pidfile) {
-        if (!nodename_expand(worker->settings->worker_pidfile, worker->node_name, worker->arena,
-                             &pidfile, &error)
-            || !pidfile_create(pidfile, stderr, &error)) {
-            (void)fprintf(stderr, "%s\n", error.message);
-            return error.kind == ERROR_CONFLICT ? PIDFILE_EXIT_CODE : 1;
-        }
-    }
-    worker_parts_start(worker);
-    loop_run(worker->loop);
     if (pidfile) {
         pidfile_remove(pidfile);
     }
-    return worker->exit_code;
+    return exit_code;
 }
 
 int worker_run(const struct options *options, struct settings *settings, const char *node_name)
