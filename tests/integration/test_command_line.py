@@ -84,7 +84,8 @@ def test_bad_settings(text: str, words: list[str], tmp_path: Path) -> None:
     """File, line, name and what is allowed, before anything is connected."""
     config = tmp_path / "petiole.yaml"
     config.write_text(text)
-    done = run_petiole("--config", str(config), "worker")
+    broker = () if "broker_url" in text else ("-b", "redis://127.0.0.1:1/0")
+    done = run_petiole(*broker, "--config", str(config), "worker")
     assert done.returncode in {1, 2}
     told = sentence(done.stderr)
     assert "petiole.yaml" in told

@@ -202,7 +202,7 @@ def test_backend_away(
     assert worker.get("/readyz")[0] == 200
     store.kill()
     ids = [client.send_task(ADD, (number, 1)).id for number in range(20)]
-    worker.wait_log(r"(?i)(cannot connect to|lost).*redis://")
+    worker.wait_log(r"(?i)result backend redis://\S+ lost")
     wait_for(lambda: broker.hlen("unacked") > 0)
     assert worker.get("/livez")[0] == 200
     store.start()

@@ -27,6 +27,7 @@ from waiting import wait_for
 ADD, ECHO = "petiole.sample.add", "petiole.sample.echo"
 UNKNOWN = r"WARNING.*Received and deleted unknown message\.  Wrong destination\?!\?"
 INVALID = r"ERROR.*Received invalid task message: "
+ANY = "(ERROR|WARNING|CRITICAL)"
 UNDECODABLE = r"CRITICAL.*Can't decode message body: "
 
 
@@ -109,7 +110,7 @@ CASES = [
          content_encoding="binary"), INVALID + "Refusing to deserialize"),
     Case("unknown content type", set_members(content_type="application/x-new"), INVALID
          + "Refusing to deserialize"),
-    Case("bad eta", set_headers(eta="tomorrow"), INVALID + "invalid ETA value 'tomorrow'"),
+    Case("bad eta", set_headers(eta="tomorrow"), INVALID + "invalid ETA value .tomorrow."),
     Case("bad expires", set_headers(expires="25 o'clock"), INVALID + "invalid expires value"),
     Case("v1 kwargs no mapping", version_1({"kwargs": [1]}), INVALID
          + "Task keyword arguments must be a mapping"),
@@ -121,19 +122,19 @@ OUR_CASES = [
     Case("v1 without id", version_1({"id": None}), "ERROR.*id"),
     Case("content type null", set_members(content_type=None), "ERROR"),
     Case("application/data", set_members(content_type="application/data"), "ERROR"),
-    Case("empty body", set_members(body=""), "(ERROR|CRITICAL)"),
-    Case("body of two items", set_body(b"[[1, 2], {}]"), "(ERROR|CRITICAL)"),
-    Case("body of four items", set_body(b"[[1, 2], {}, {}, {}]"), "(ERROR|CRITICAL)"),
+    Case("empty body", set_members(body=""), ANY),
+    Case("body of two items", set_body(b"[[1, 2], {}]"), ANY),
+    Case("body of four items", set_body(b"[[1, 2], {}, {}, {}]"), ANY),
     Case("v2 kwargs no mapping", set_body(b"[[1, 2], [], {}]"), "ERROR"),
     Case("args no list", set_body(b'["ab", {}, {}]'), "ERROR"),
     Case("embed no object", set_body(b"[[1, 2], {}, 7]"), "ERROR"),
-    Case("task no text", set_headers(task=7), "(ERROR|WARNING)"),
+    Case("task no text", set_headers(task=7), ANY),
     Case("id no text", set_headers(id=[1]), "ERROR"),
     Case("retries no number", set_headers(retries="many"), "ERROR"),
-    Case("headers no object", set_members(headers=[1]), "(ERROR|WARNING)"),
-    Case("properties no object", set_members(properties=7), "(ERROR|WARNING)"),
-    Case("body no text", set_members(body=7), "(ERROR|WARNING|CRITICAL)"),
-    Case("body not base64", set_members(body="%%%"), "(ERROR|WARNING|CRITICAL)"),
+    Case("headers no object", set_members(headers=[1]), ANY),
+    Case("properties no object", set_members(properties=7), ANY),
+    Case("body no text", set_members(body=7), ANY),
+    Case("body not base64", set_members(body="%%%"), ANY),
     Case("eta too far", set_headers(eta="9999-12-31T23:59:59.999999-23:59"), "ERROR"),
     Case("eta no text", set_headers(eta=5), "ERROR"),
 ]  # fmt: skip
@@ -223,7 +224,7 @@ def test_envelope_without_delivery_members(
     broker.lpush(TENANT, json.dumps(envelope))
     wait_settled(broker)
     wait_for(
-        lambda: stored(backend, envelope["headers"]["id"]) or worker.log_count("(ERROR|WARNING)")
+        lambda: stored(backend, envelope["headers"]["id"]) or worker.log_count(ANY)
     )
     assert client.send_task(ADD, (1, 2)).get(timeout=10) == 3
 
@@ -263,16 +264,21 @@ def test_body_encodings(
 
 @pytest.mark.petiole_only
 def test_compressions_without_a_library(
-    start_petiole: Callable[..., PetioleWorker], client: Celery, broker: redis.Redis
+    start_petiole: Callable[..., PetioleWorker],
+    client: Celery,
+    broker: redis.Redis,
+    backend: redis.Redis,
 ) -> None:
-    """A compression that is not built in is named, and the message is not lost silently."""
-    worker = start_petiole()
+    """What Celery unpacks and we cannot is a failure that says so to the client."""
+    start_petiole()
     body = b'[["x"], {}, null]'
     for kind, data in (("x-bz2", bz2.compress(body)), ("x-lzma", lzma.compress(body))):
         envelope = template(broker, client, TENANT, ECHO, args=("x",))
         compressed(data, f"application/{kind}")(envelope)
         broker.lpush(TENANT, json.dumps(envelope))
-        worker.wait_log(rf"{UNDECODABLE}.*{kind}")
+        document = wait_stored(backend, envelope["headers"]["id"])
+        assert document["result"]["exc_type"] == "MessageUnsupported"
+        assert kind in document["result"]["exc_message"][0]
     wait_settled(broker)
 
 

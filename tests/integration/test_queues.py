@@ -52,7 +52,7 @@ def test_queues_take_turns(
 ) -> None:
     """With one queue full, a message of another one does not wait for all of it."""
     pattern = template(broker, client, "crowd", ADD, args=(1, 1), headers={TENANT_HEADER: TENANT})
-    crowd = new_ids(300)
+    crowd = new_ids(900)
     push(broker, "crowd", copies(pattern, crowd))
     others = [
         client.send_task(ADD, (1, 1), queue=queue, headers={TENANT_HEADER: TENANT}).id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -122,10 +123,12 @@ class PetioleWorker(Program):
             with error:
                 return error.code, error.read().decode()
 
-    def metric(self, series: str) -> float:
-        """Return the value of the series (name and labels as exposed), 0 when there is none."""
+    def metric(self, family: str, /, **labels: str) -> float:
+        """Return the sum of the series of `family` that have these labels; 0 without any."""
+        total = 0.0
         for line in self.get("/metrics")[1].splitlines():
-            name, _, value = line.rpartition(" ")
-            if name == series:
-                return float(value)
-        return 0.0
+            series, _, value = line.rpartition(" ")
+            own = dict(re.findall(r'(\w+)="([^"]*)"', series))
+            if series.partition("{")[0] == family and labels.items() <= own.items():
+                total += float(value)
+        return total
