@@ -103,7 +103,7 @@ static void check_tasks(struct checker *checker, const struct plugin_set *plugin
             break;
         }
     }
-    if (!registry_row(checker->settings.registry, 0)) {
+    if (!registry_row(checker->settings.registry, 0) && plugin_set_count(plugins) == 0) {
         report(checker, false, "tasks", "the settings name none: every message would be refused");
     }
 }

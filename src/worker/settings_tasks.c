@@ -274,7 +274,17 @@ static bool read_option(struct row *row, struct yaml_entry entry)
     return fail_unknown(row, entry.key);
 }
 
-static struct task_type default_type(const struct settings *settings)
+/* The task's own value, else the setting's, else what `or_timeout` says (celery/app/task.py:
+ * Task.bind). */
+static bool acks_on(enum setting_tristate own, enum setting_tristate setting, bool or_timeout)
+{
+    if (own != SETTING_NONE) {
+        return own == SETTING_TRUE;
+    }
+    return setting != SETTING_NONE ? setting == SETTING_TRUE : or_timeout;
+}
+
+struct task_type settings_tasks_defaults(const struct settings *settings)
 {
     struct task_type type = registry_defaults;
     type.acks_late = settings->task_acks_late;
@@ -284,17 +294,10 @@ static struct task_type default_type(const struct settings *settings)
     type.track_started = settings->task_track_started;
     type.time_limit_s = settings->task_time_limit;
     type.soft_time_limit_s = settings->task_soft_time_limit;
+    bool or_timeout = settings->task_acks_on_failure_or_timeout;
+    type.acks_on_failure = acks_on(SETTING_NONE, settings->task_acks_on_failure, or_timeout);
+    type.acks_on_timeout = acks_on(SETTING_NONE, settings->task_acks_on_timeout, or_timeout);
     return type;
-}
-
-/* The task's own value, else the setting's, else what `or_timeout` says (celery/app/task.py:
- * Task.bind). */
-static bool acks_on(enum setting_tristate own, enum setting_tristate setting, bool or_timeout)
-{
-    if (own != SETTING_NONE) {
-        return own == SETTING_TRUE;
-    }
-    return setting != SETTING_NONE ? setting == SETTING_TRUE : or_timeout;
 }
 
 static void decide_acks(struct row *row)
@@ -322,7 +325,7 @@ static bool read_row(struct settings *settings, struct yaml_entry entry, struct 
 {
     struct row row = {.settings = settings,
                       .pattern = entry.key->text.data,
-                      .type = default_type(settings),
+                      .type = settings_tasks_defaults(settings),
                       .reterr = reterr};
     row.type.pattern = row.pattern;
     if (entry.value->type != YAML_MAPPING) {

@@ -12,4 +12,7 @@
  * settings file. INVALID names the task and the option. */
 bool settings_tasks_read(struct settings *settings, struct error *reterr) MUST_CHECK;
 
+/* A row as it is without options: Celery's defaults under the task_* settings. */
+struct task_type settings_tasks_defaults(const struct settings *settings);
+
 #endif

@@ -2,6 +2,8 @@
  * anything is connected. */
 #include <unistd.h>
 
+#include <petiole.h>
+
 #include "executor/executor_kubernetes.h"
 #include "executor/executor_local.h"
 #include "executor/executor_native.h"
@@ -9,6 +11,7 @@
 #include "worker/nodename.h"
 #include "worker/run_dir.h"
 #include "worker/settings_redis.h"
+#include "worker/settings_tasks.h"
 #include "worker/worker_private.h"
 
 #define MAX_BODY_BYTES ((size_t)512 << 20) /* Redis' own limit of a value */
@@ -119,14 +122,30 @@ static bool is_used(const struct worker *worker, enum task_executor which)
     return false;
 }
 
-static struct executor *build_native(struct worker *worker, struct error *reterr)
+/* Loads the plugins. Their tasks need no row in `tasks`: what no row names gets Celery's defaults. */
+static bool load_plugins(struct worker *worker, struct error *reterr)
 {
     worker->plugins = plugin_set_new();
     for (const char *const *path = worker->settings->plugins; *path; path++) {
         if (!plugin_set_load(worker->plugins, *path, reterr)) {
-            return NULL;
+            return false;
         }
     }
+    size_t position = 0;
+    const struct petiole_task *task = NULL;
+    while ((task = plugin_set_next(worker->plugins, &position)) != NULL) {
+        if (!registry_find(worker->settings->registry, bytes_from_text(task->name))) {
+            struct task_type type = settings_tasks_defaults(worker->settings);
+            type.pattern = task->name;
+            type.executor = TASK_NATIVE;
+            (void)registry_add(worker->settings->registry, &type);
+        }
+    }
+    return true;
+}
+
+static struct executor *build_native(struct worker *worker, struct error *reterr)
+{
     struct executor_native_options options = {
         .plugins = worker->plugins,
         .thread_count = (size_t)worker->settings->native_threads,
@@ -219,6 +238,9 @@ static bool load_kubeconfig(struct worker *worker, struct error *reterr)
 
 static bool build_executors(struct worker *worker, struct error *reterr)
 {
+    if (!load_plugins(worker, reterr)) {
+        return false;
+    }
     struct executor *(*const builders[TASK_EXECUTOR_COUNT])(struct worker *, struct error *) = {
         [TASK_KUBERNETES] = build_kubernetes,
         [TASK_LOCAL] = build_local,
