@@ -217,6 +217,9 @@ static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
     while (lane->ready_count > 0 && free_slots > lane->starting_count) {
         struct request *request = list_entry(list_pop(&lane->ready), struct request, node);
         lane->ready_count--;
+        if (pipeline_end_if_expired(pipeline, request)) {
+            continue; /* while it waited for its place */
+        }
         if (executor->ops->is_durable) {
             start_durable(pipeline, request);
         } else {
@@ -244,7 +247,7 @@ static size_t count_places(const struct pipeline *pipeline)
         waiting += lane->ready_count;
     }
     if (scarcest == SIZE_MAX) {
-        return 0;
+        scarcest = 0; /* no task is registered: messages are taken to be told so */
     }
     size_t places = scarcest + pipeline->options.lookahead;
     return places > waiting ? places - waiting : 0;
@@ -260,8 +263,7 @@ static void update_places(void *context)
     if (pipeline->broker) {
         pipeline->broker->ops->set_free_places(pipeline->broker, places);
     }
-    pipeline->offered_count = places;
-    if (!pipeline->is_accepting && pipeline_is_idle(pipeline) && pipeline->options.on_idle) {
+    if (pipeline->is_stopping && pipeline_is_idle(pipeline) && pipeline->options.on_idle) {
         pipeline->options.on_idle(pipeline->options.context);
     }
 }
@@ -269,6 +271,7 @@ static void update_places(void *context)
 void pipeline_stop(struct pipeline *pipeline, bool is_cold)
 {
     pipeline->is_accepting = false;
+    pipeline->is_stopping = true;
     pipeline->is_cold = pipeline->is_cold || is_cold;
     struct list_node *node = NULL;
     while ((node = list_pop(&pipeline->scheduled)) != NULL) {
@@ -304,9 +307,11 @@ static void on_free_slots(void *context, struct executor *executor)
     pipeline_touch(context);
 }
 
-/* Tells a durable executor that the delivery of one of its receipts is settled. */
+/* Tells a durable executor that the delivery of one of its receipts is settled. The executor may be
+ * gone when the broker's answer comes. */
 struct settled_note {
-    struct executor *executor;
+    struct pipeline *pipeline;
+    enum task_executor which;
     struct bytes receipt;
     char storage[64]; /* a Job's name has at most 63 characters */
 };
@@ -315,8 +320,9 @@ static void on_receipt_settled(void *context, bool ok, const struct error *error
 {
     (void)error;
     struct settled_note *note = context;
-    if (ok) {
-        note->executor->ops->note_settled(note->executor, note->receipt);
+    struct executor *executor = note->pipeline->lanes[note->which].executor;
+    if (ok && executor) {
+        executor->ops->note_settled(executor, note->receipt);
     }
     memory_free(&note);
 }
@@ -328,7 +334,8 @@ static void hand_over(struct pipeline *pipeline, struct request *request, struct
     size_t length = receipt.length < sizeof(note->storage) ? receipt.length : sizeof(note->storage);
     memcpy(note->storage, receipt.data, length);
     note->receipt = bytes_of(note->storage, length);
-    note->executor = lane_of(pipeline, request)->executor;
+    note->pipeline = pipeline;
+    note->which = request->type->executor;
     struct broker_outbox_entry entry = {
         .namespace_name = bytes_from_text(pipeline->options.namespace_name),
         .job_name = note->receipt,
@@ -402,7 +409,8 @@ static void on_running(void *context, const struct completion *running)
 static void on_completed(void *context, const struct completion *completion)
 {
     struct pipeline *pipeline = context;
-    if (!pipeline->is_accepting || map_get(pipeline->receipts, completion->receipt)) {
+    /* What comes before the broker is there is reported as soon as it is. */
+    if (pipeline->is_stopping || map_get(pipeline->receipts, completion->receipt)) {
         return; /* the next owner reports it, or its report is under way */
     }
     struct request *request = recover(pipeline, completion);

@@ -95,6 +95,18 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request)
     }
 }
 
+bool pipeline_end_if_expired(struct pipeline *pipeline, struct request *request)
+{
+    struct verdict verdict;
+    strategy_decide(&pipeline->options.rules, request, loop_wall_s(pipeline->options.loop),
+                    &verdict);
+    if (verdict.kind != VERDICT_EXPIRED) {
+        return false;
+    }
+    end_expired(pipeline, request);
+    return true;
+}
+
 /* Whether the type of the task has an executor that runs here. */
 static const struct task_type *find_type(struct pipeline *pipeline, struct bytes task)
 {
@@ -117,12 +129,17 @@ void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery)
         fault = message_open_body(delivery, &pipeline->options.message_rules, &request->message,
                                   &error);
     }
-    if (fault != MESSAGE_FINE) {
-        refuse(pipeline, request, fault, &error);
-        return;
-    }
     if (!pipeline->is_accepting) {
         pipeline_give_back(pipeline, request);
+        return;
+    }
+    if (fault != MESSAGE_FINE && request->type && error.kind == ERROR_UNSUPPORTED) {
+        /* A right message that only we cannot read: its sender is told. */
+        end_refused(pipeline, request, "MessageUnsupported", &error);
+        return;
+    }
+    if (fault != MESSAGE_FINE) {
+        refuse(pipeline, request, fault, &error);
         return;
     }
     if (request->type) {

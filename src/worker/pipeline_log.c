@@ -126,8 +126,11 @@ void pipeline_log_outcome(struct pipeline *pipeline, const struct request *reque
         log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "rejected",
                  TASK_ARGUMENTS(request));
         break;
-    case OUTCOME_IGNORE:
     case OUTCOME_LOST:
+        log_task(LOG_INFO, request->message.task, request->message.id,
+                 TASK_HEAD "given back to its queue", TASK_ARGUMENTS(request));
+        break;
+    case OUTCOME_IGNORE:
     default:
         log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "ignored",
                  TASK_ARGUMENTS(request));

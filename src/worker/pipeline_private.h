@@ -30,8 +30,8 @@ struct pipeline {
     struct map *receipts;    /* Job name -> its report under way */
     struct buffer scratch;   /* a document or publication while it is handed over */
     struct loop_call update; /* tells the broker how many places there are, once a turn */
-    size_t offered_count;    /* the last number told */
     bool is_accepting;
+    bool is_stopping; /* pipeline_stop was called */
     bool is_cold;
 };
 
@@ -55,6 +55,10 @@ void pipeline_drop(struct request **request);
 
 /* Carries out the verdict on a request in RECEIVED. */
 void pipeline_advance(struct pipeline *pipeline, struct request *request);
+
+/* Ends a request in READY whose time has run out meanwhile, as Celery does just before it hands a
+ * task to its pool; else false. */
+bool pipeline_end_if_expired(struct pipeline *pipeline, struct request *request);
 
 /* pipeline_report.c */
 

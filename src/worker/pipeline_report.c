@@ -41,9 +41,11 @@ static void finish(struct report *report)
 
 static void on_outbox_removed(void *context, bool ok, const struct error *error)
 {
-    (void)ok; /* an entry that stays is looked at again in five minutes */
+    struct report *report = context;
     (void)error;
-    finish(context);
+    /* An entry that stays needs its Job, or the task would count as lost. */
+    report->keeps_receipt = report->keeps_receipt || !ok;
+    finish(report);
 }
 
 static void on_tag_settled(void *context, bool ok, const struct error *error)
@@ -81,6 +83,24 @@ static void settle(struct report *report)
     finish(report);
 }
 
+/* Something was not done, and can be done later: the delivery goes back to its queue, and a receipt
+ * stays for whoever finds it next. */
+static void abandon(struct report *report)
+{
+    report->keeps_receipt = true;
+    report->settlement = SETTLEMENT_REQUEUE;
+    if (report->receipt.length > 0) {
+        finish(report);
+    } else {
+        settle(report);
+    }
+}
+
+static bool may_succeed_later(const struct error *error)
+{
+    return !error || error->kind == ERROR_NONE || error->kind == ERROR_TEMPORARY;
+}
+
 /* Step 3: store */
 
 static void on_stored(void *context, bool ok, const struct error *error)
@@ -92,14 +112,9 @@ static void on_stored(void *context, bool ok, const struct error *error)
                  "The result of task %.*s[%.*s] cannot be stored: %s",
                  BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
                  error ? error->message : "the result backend was closed");
-        if (!error || error->kind == ERROR_TEMPORARY) {
-            /* Not stored yet: neither the delivery nor the receipt may go. */
-            report->keeps_receipt = true;
-            report->settlement = SETTLEMENT_REQUEUE;
-            if (report->receipt.length > 0) {
-                finish(report);
-                return;
-            }
+        if (may_succeed_later(error)) {
+            abandon(report);
+            return;
         }
     }
     settle(report);
@@ -114,44 +129,6 @@ static void store(struct report *report)
     }
     pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,
                                   pipeline->options.result_expires_s, on_stored, report);
-}
-
-/* Step 2: publish */
-
-static void on_published(void *context, bool ok, const struct error *error)
-{
-    struct report *report = context;
-    if (!ok) {
-        log_write(LOG_ERROR, "a retry could not be published: %s",
-                  error ? error->message : "closed");
-    }
-    store(report);
-}
-
-static void publish_retry(struct report *report, double countdown_s)
-{
-    struct pipeline *pipeline = report->pipeline;
-    const struct message *message = &report->request->message;
-    struct buffer headers;
-    char tag[37];
-    double eta_wall_s = countdown_s > 0 ? loop_wall_s(pipeline->options.loop) + countdown_s : 0;
-    buffer_init(&headers, message->headers.text.length + 1024 + message->id.length * 6);
-    message_retry_append_headers(&headers, message, eta_wall_s);
-    message_retry_follow_up_id(message, 0, tag);
-    struct publication publication = {
-        .exchange = message->exchange,
-        .routing_key = message->queue,
-        .headers = buffer_view(&headers),
-        .correlation_id = message->correlation_id,
-        .reply_to = message->reply_to,
-        .content_type = message->content_type,
-        .content_encoding = message->content_encoding,
-        .body = message->body,
-        .delivery_tag = bytes_from_text(tag),
-        .priority = message->priority,
-    };
-    pipeline->broker->ops->publish(pipeline->broker, &publication, on_published, report);
-    buffer_fini(&headers);
 }
 
 /* Step 1: decide */
@@ -177,11 +154,12 @@ static void apply_retry_policy(struct pipeline *pipeline, const struct request *
 }
 
 /* A runner that vanished: given back, or a failure (celery/worker/request.py:
- * Request.on_failure). */
+ * Request.on_failure). The delivery of a Job is acknowledged already: it cannot go back. */
 static void apply_lost(const struct request *request, struct outcome *outcome)
 {
     if (outcome->kind != OUTCOME_LOST
-        || (request->type && request->type->reject_on_worker_lost && request->type->acks_late)) {
+        || (request->delivery && request->type && request->type->reject_on_worker_lost
+            && request->type->acks_late)) {
         return;
     }
     outcome->kind = OUTCOME_FAILURE;
@@ -192,13 +170,27 @@ static void apply_lost(const struct request *request, struct outcome *outcome)
     }
 }
 
+/* A task that rejects its message: without requeueing it has failed, and a Job's has no delivery to
+ * give back (celery/worker/request.py: Request.on_failure). */
+static void apply_reject(const struct request *request, struct outcome *outcome)
+{
+    if (outcome->kind == OUTCOME_REJECT && outcome->exc_type.length == 0) {
+        outcome->exc_type = BYTES("Reject");
+        outcome->exc_module = BYTES("celery.exceptions");
+        outcome->exc_message = outcome->requeue ? BYTES("[null, true]") : BYTES("[null, false]");
+    }
+    if (outcome->kind == OUTCOME_REJECT && !request->delivery) {
+        outcome->requeue = false;
+    }
+}
+
 /* A task that a cold shutdown ended: late ones go back, early ones are RETRY
- * (celery/worker/request.py: Request.cancel). */
-static void apply_cold(const struct pipeline *pipeline, const struct request *request,
+ * (celery/worker/request.py: Request.cancel). False when it did not. */
+static bool apply_cold(const struct pipeline *pipeline, const struct request *request,
                        struct outcome *outcome)
 {
     if (!pipeline->is_cold || !request->delivery || outcome->kind == OUTCOME_SUCCESS) {
-        return;
+        return false;
     }
     bool is_held = !request->delivery->is_settled;
     *outcome = (struct outcome){
@@ -206,7 +198,21 @@ static void apply_cold(const struct pipeline *pipeline, const struct request *re
         .exc_type = BYTES("Retry"),
         .exc_module = BYTES("celery.exceptions"),
         .exc_message = BYTES("[\"Retry(Retry(...), None, None)\", null, null]"),
+        .retry_countdown_s = -1, /* told to the client, not published */
     };
+    return true;
+}
+
+/* What becomes of an outcome. One that was made on the spot, before the task ran, is final. */
+static void decide(struct pipeline *pipeline, const struct request *request,
+                   struct outcome *outcome)
+{
+    if (request->state != REQUEST_RUNNING || apply_cold(pipeline, request, outcome)) {
+        return;
+    }
+    apply_retry_policy(pipeline, request, outcome);
+    apply_lost(request, outcome);
+    apply_reject(request, outcome);
 }
 
 /* reference 7.2: the ack matrix of acks_late */
@@ -239,6 +245,9 @@ static bool stores(const struct request *request, const struct outcome *outcome)
     if (!result_document_state(outcome->kind)) {
         return false;
     }
+    if (!request->type) {
+        return true; /* an unknown task fails whatever its message says */
+    }
     return outcome->kind == OUTCOME_SUCCESS ? request_stores_result(request)
                                             : request_stores_errors(request);
 }
@@ -248,7 +257,9 @@ static void build_document(struct report *report, const struct outcome *outcome)
     struct pipeline *pipeline = report->pipeline;
     struct outcome shown = *outcome;
     if (pipeline->is_cold && outcome->kind == OUTCOME_IGNORE && outcome->exc_type.length > 0) {
-        shown.kind = OUTCOME_RETRY; /* told to the client, not published */
+        shown.kind = OUTCOME_RETRY;
+    } else if (outcome->kind == OUTCOME_REJECT && !outcome->requeue) {
+        shown.kind = OUTCOME_FAILURE;
     }
     if (!pipeline->backend || !stores(report->request, &shown)) {
         return;
@@ -259,6 +270,76 @@ static void build_document(struct report *report, const struct outcome *outcome)
     report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
 }
 
+/* Step 2: publish */
+
+/* A retry that can never be published ends the task (celery/app/task.py: Task.retry raises
+ * Reject). */
+static void fail_retry(struct report *report, const struct error *error)
+{
+    struct arena *arena = report->request->arena;
+    struct buffer arguments;
+    buffer_init(&arguments, sizeof(error->message) * 6 + 32);
+    (void)buffer_append_byte(&arguments, '[');
+    json_append_string(&arguments, bytes_from_text(error->message));
+    (void)buffer_append_text(&arguments, ", false]");
+    struct outcome outcome = {
+        .kind = OUTCOME_FAILURE,
+        .exc_type = BYTES("Reject"),
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = arena_copy(arena, buffer_view(&arguments)),
+    };
+    buffer_fini(&arguments);
+    report->settlement = settlement_of(report->request, &outcome);
+    build_document(report, &outcome);
+    store(report);
+}
+
+static void on_published(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    const struct message *message = &report->request->message;
+    if (ok) {
+        store(report);
+        return;
+    }
+    log_task(LOG_ERROR, message->task, message->id,
+             "The retry of task %.*s[%.*s] cannot be published: %s",
+             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+             error ? error->message : "the broker was closed");
+    if (may_succeed_later(error)) {
+        abandon(report);
+    } else {
+        fail_retry(report, error);
+    }
+}
+
+static void publish_retry(struct report *report, double countdown_s)
+{
+    struct pipeline *pipeline = report->pipeline;
+    const struct message *message = &report->request->message;
+    struct buffer headers;
+    char tag[37];
+    double eta_wall_s = countdown_s > 0 ? loop_wall_s(pipeline->options.loop) + countdown_s : 0;
+    /* Ids are written again escaped: at most six bytes for one. */
+    buffer_init(&headers, message->headers.text.length * 8 + message->id.length * 12 + 1024);
+    message_retry_append_headers(&headers, message, eta_wall_s);
+    message_retry_follow_up_id(message, 0, tag);
+    struct publication publication = {
+        .exchange = message->exchange,
+        .routing_key = message->queue,
+        .headers = buffer_view(&headers),
+        .correlation_id = message->correlation_id,
+        .reply_to = message->reply_to,
+        .content_type = message->content_type,
+        .content_encoding = message->content_encoding,
+        .body = message->body,
+        .delivery_tag = bytes_from_text(tag),
+        .priority = message->priority,
+    };
+    pipeline->broker->ops->publish(pipeline->broker, &publication, on_published, report);
+    buffer_fini(&headers);
+}
+
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion)
 {
@@ -266,9 +347,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     struct outcome decided = *outcome;
     report->pipeline = pipeline;
     report->request = request;
-    apply_cold(pipeline, request, &decided);
-    apply_retry_policy(pipeline, request, &decided);
-    apply_lost(request, &decided);
+    decide(pipeline, request, &decided);
     report->settlement = settlement_of(request, &decided);
     if (completion) {
         report->receipt = arena_copy(request->arena, completion->receipt);
@@ -325,6 +404,7 @@ static void on_lost_job_state(void *context, struct bytes state, const struct er
     struct request *request = lost->request;
     pipeline->reporting_count--;
     if (error) {
+        (void)map_remove(pipeline->receipts, lost->job_name);
         pipeline_drop(&request); /* unknown: looked at again with the next round */
         pipeline_touch(pipeline);
         return;
@@ -347,7 +427,13 @@ static void on_lost_job_state(void *context, struct bytes state, const struct er
 void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
                               struct bytes task_id)
 {
-    if (map_get(pipeline->receipts, job_name) || !pipeline->backend) {
+    if (map_get(pipeline->receipts, job_name)) {
+        return; /* its report is under way */
+    }
+    if (!pipeline->backend) {
+        pipeline->broker->ops->outbox_remove(pipeline->broker,
+                                             bytes_from_text(pipeline->options.namespace_name),
+                                             job_name, NULL, NULL);
         return;
     }
     struct arena *arena = arena_new(1024);
@@ -356,6 +442,7 @@ void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
     request->arena = arena;
     request->message.id = arena_copy(arena, task_id);
     *lost = (struct lost_job){pipeline, request, arena_copy(arena, job_name)};
+    (void)map_set(pipeline->receipts, lost->job_name, lost);
     pipeline->reporting_count++;
     pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_lost_job_state,
                                         lost);
