@@ -161,7 +161,8 @@ struct labels {
     size_t count;
 };
 
-/* Takes the caller's array, whose length is the number of the family's names; NULL when it has none. */
+/* Takes the caller's array, whose length is the number of the family's names; NULL when it has
+ * none. */
 static struct labels read_labels(const struct family_row *row, const struct bytes *values)
 {
     struct labels labels = {.count = 0};
@@ -196,20 +197,57 @@ static void append_label(struct buffer *buffer, struct bytes name, struct bytes 
     (void)buffer_append_byte(buffer, '"');
 }
 
+struct pair {
+    struct bytes name;
+    struct bytes value;
+};
+
+static bool comes_before(struct bytes left, struct bytes right)
+{
+    size_t shorter = left.length < right.length ? left.length : right.length;
+    int order = shorter > 0 ? memcmp(left.data, right.data, shorter) : 0;
+    return order < 0 || (order == 0 && left.length < right.length);
+}
+
+/* Puts a pair among `count` others that are in order. */
+static void insert_pair(struct pair *pairs, size_t count, struct bytes name, struct bytes value)
+{
+    size_t place = count;
+    while (place > 0 && comes_before(name, pairs[place - 1].name)) {
+        pairs[place] = pairs[place - 1];
+        place--;
+    }
+    pairs[place] = (struct pair){name, value};
+}
+
+/* The labels in the order of their names, as the Prometheus client of celery-exporter writes them.
+ * Returns how many. */
+static size_t sort_labels(const struct metrics *metrics, const struct family_row *row,
+                          const struct labels *labels, struct pair pairs[METRICS_MAX_LABELS + 1])
+{
+    size_t count = 0;
+    struct bytes names = bytes_from_text(row->labels);
+    for (; count < labels->count; count++) {
+        insert_pair(pairs, count, next_name(&names), labels->values[count]);
+    }
+    if (row->fixed_label == HOSTNAME) {
+        insert_pair(pairs, count++, BYTES("hostname"), bytes_from_text(metrics->hostname));
+    }
+    if (row->fixed_label == TENANT) {
+        insert_pair(pairs, count++, BYTES("tenant"), bytes_from_text(metrics->tenant));
+    }
+    return count;
+}
+
 static char *format_labels(const struct metrics *metrics, const struct family_row *row,
                            const struct labels *labels)
 {
+    struct pair pairs[METRICS_MAX_LABELS + 1];
+    size_t count = sort_labels(metrics, row, labels, pairs);
     struct buffer buffer;
     buffer_init(&buffer, 16384);
-    struct bytes names = bytes_from_text(row->labels);
-    for (size_t index = 0; index < labels->count; index++) {
-        append_label(&buffer, next_name(&names), labels->values[index]);
-    }
-    if (row->fixed_label == HOSTNAME) {
-        append_label(&buffer, BYTES("hostname"), bytes_from_text(metrics->hostname));
-    }
-    if (row->fixed_label == TENANT) {
-        append_label(&buffer, BYTES("tenant"), bytes_from_text(metrics->tenant));
+    for (size_t index = 0; index < count; index++) {
+        append_label(&buffer, pairs[index].name, pairs[index].value);
     }
     char *text = memory_text(buffer_view(&buffer));
     buffer_fini(&buffer);

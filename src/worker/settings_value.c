@@ -196,6 +196,62 @@ static bool read_text(struct settings *settings, const struct setting_row *row,
     return true;
 }
 
+/* Whether some Celery speaks to brokers of that kind (kombu/transport/__init__.py:
+ * TRANSPORT_ALIASES): then it is no mistake in the file, even where we cannot. */
+static bool is_broker_url(const char *url)
+{
+    static const char *const transports[] = {
+        "redis",
+        "rediss",
+        "socket",
+        "sentinel",
+        "amqp",
+        "amqps",
+        "pyamqp",
+        "kafka",
+        "librabbitmq",
+        "confluentkafka",
+        "memory",
+        "mongodb",
+        "sqs",
+        "sqla",
+        "sqlalchemy",
+        "consul",
+        "etcd",
+        "zookeeper",
+        "azurestoragequeues",
+        "azureservicebus",
+        "qpid",
+        "pyro",
+        "gcpubsub",
+        "slmq",
+        "filesystem",
+    };
+    const char *end = strstr(url, "://");
+    size_t length = end ? strcspn(url, "+:") : 0;
+    for (size_t index = 0; index < ARRAY_LENGTH(transports); index++) {
+        if (length == strlen(transports[index])
+            && strncasecmp(url, transports[index], length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool check_urls(const struct settings *settings, const struct setting_row *row,
+                       const struct yaml *node, const char *const *urls, struct error *reterr)
+{
+    enum setting_id id = (enum setting_id)(row - settings_rows);
+    for (size_t index = 0; urls[index]; index++) {
+        if (!is_broker_url(urls[index])) {
+            return settings_value_fail(settings, id, node, reterr,
+                                       "a URL that begins with redis://, rediss:// or "
+                                       "redis+socket:// is allowed");
+        }
+    }
+    return true;
+}
+
 static bool read_list(struct settings *settings, const struct setting_row *row,
                       const struct yaml *node, struct error *reterr)
 {
@@ -203,6 +259,9 @@ static bool read_list(struct settings *settings, const struct setting_row *row,
     const char *const *list = settings_value_list(node, separator, settings->arena);
     if (!list) {
         return refuse(settings, row, node, "a list of texts", reterr);
+    }
+    if (row->kind == SETTING_URLS && !check_urls(settings, row, node, list, reterr)) {
+        return false;
     }
     *(const char *const **)member_of(settings, row) = list;
     return true;

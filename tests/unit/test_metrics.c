@@ -51,13 +51,13 @@ static void test_counters_and_their_siblings(void **state)
     assert_true(has_line(*state, "# TYPE celery_task_received_total counter"));
     assert_true(has_line(
         *state,
-        "celery_task_received_total{name=\"app.add\",queue_name=\"tenant-a\",hostname=\"host\"} 3.0"));
-    assert_true(has_line(*state,
-                         "celery_task_failed_total{name=\"app.add\",queue_name=\"tenant-a\","
-                         "exception=\"\",hostname=\"host\"} 0.0"));
+        "celery_task_received_total{hostname=\"host\",name=\"app.add\",queue_name=\"tenant-a\"} 3.0"));
     assert_true(has_line(
         *state,
-        "celery_task_retried_total{name=\"app.add\",queue_name=\"tenant-a\",hostname=\"host\"} 0.0"));
+        "celery_task_failed_total{exception=\"\",hostname=\"host\",name=\"app.add\",queue_name=\"tenant-a\"} 0.0"));
+    assert_true(has_line(
+        *state,
+        "celery_task_retried_total{hostname=\"host\",name=\"app.add\",queue_name=\"tenant-a\"} 0.0"));
 }
 
 static void test_failures_by_exception(void **state)
@@ -65,8 +65,9 @@ static void test_failures_by_exception(void **state)
     const struct bytes labels[] = {BYTES("app.add"), BYTES("q"), BYTES("JobOOMKilled")};
     metrics_add(*state, METRICS_TASK_FAILED, labels, 1);
     assert_true(metrics_value(*state, METRICS_TASK_FAILED, labels) == 1.0);
-    assert_true(has_line(*state, "celery_task_failed_total{name=\"app.add\",queue_name=\"q\","
-                                 "exception=\"JobOOMKilled\",hostname=\"host\"} 1.0"));
+    assert_true(has_line(
+        *state,
+        "celery_task_failed_total{exception=\"JobOOMKilled\",hostname=\"host\",name=\"app.add\",queue_name=\"q\"} 1.0"));
 }
 
 static void test_gauges_with_tenant(void **state)
@@ -85,7 +86,7 @@ static void test_histogram(void **state)
     metrics_observe(*state, METRICS_TASK_RUNTIME, add_labels, 0.005);
     metrics_observe(*state, METRICS_TASK_RUNTIME, add_labels, 0.3);
     metrics_observe(*state, METRICS_TASK_RUNTIME, add_labels, 1000);
-#define RUNTIME_LABELS "name=\"app.add\",queue_name=\"tenant-a\",hostname=\"host\""
+#define RUNTIME_LABELS "hostname=\"host\",name=\"app.add\",queue_name=\"tenant-a\""
     assert_true(has_line(*state, "celery_task_runtime_bucket{" RUNTIME_LABELS ",le=\"0.005\"} 1"));
     assert_true(has_line(*state, "celery_task_runtime_bucket{" RUNTIME_LABELS ",le=\"0.5\"} 2"));
     assert_true(has_line(*state, "celery_task_runtime_bucket{" RUNTIME_LABELS ",le=\"10.0\"} 2"));
@@ -102,8 +103,9 @@ static void test_own_buckets(void **state)
         .hostname = "h", .tenant = "t", .runtime_buckets = bounds, .runtime_bucket_count = 2};
     struct metrics *metrics = metrics_new(&options);
     metrics_observe(metrics, METRICS_TASK_RUNTIME, add_labels, 100);
-    assert_true(has_line(metrics, "celery_task_runtime_bucket{name=\"app.add\",queue_name="
-                                  "\"tenant-a\",hostname=\"h\",le=\"3600.0\"} 1"));
+    assert_true(has_line(metrics,
+                         "celery_task_runtime_bucket{hostname=\"h\",name=\"app.add\",queue_name="
+                         "\"tenant-a\",le=\"3600.0\"} 1"));
     metrics_free(&metrics);
     (void)state;
 }

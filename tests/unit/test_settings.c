@@ -218,6 +218,9 @@ static void test_bad_values_name_their_place(void **state)
     check_refused(fixture, "worker_lookahead: -1\n", "petiole.yaml:1: worker_lookahead");
     check_refused(fixture, "worker_lookahead: [1]\n", "not a sequence");
     check_refused(fixture, "task_acks_late: maybe\n", "true or false is allowed");
+    check_refused(fixture, "broker_url: http://:hunter2@example.com\n",
+                  "petiole.yaml:1: broker_url: a URL that begins with redis://");
+    check_refused(fixture, "broker_url: hunter2\n", "a URL that begins with");
     check_refused(fixture, "task_time_limit: soon\n", "a number of seconds");
     check_refused(fixture, "result_backend: {a: hunter2}\n", "a text is allowed, not a mapping");
     check_refused(fixture, "broker_url: [{a: hunter2}]\n", "a list of texts is allowed");
