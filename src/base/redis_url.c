@@ -4,7 +4,7 @@
 
 #define DEFAULT_PORT               6379
 #define DEFAULT_CONNECT_TIMEOUT_MS 10000
-#define MAX_WRITE_BYTES            ((size_t)3 << 30) /* a value has up to 512 MiB, and may be said twice */
+#define MAX_WRITE_BYTES            ((size_t)3 << 30) /* a value of 512 MiB may be said twice */
 
 /* The parts of a URL as written, percent signs and all. */
 struct url_parts {
@@ -83,7 +83,7 @@ static bool split_url(struct bytes text, struct url_parts *parts)
 static int hex_digit(char byte)
 {
     const char *digits = "0123456789abcdef";
-    char lower = byte >= 'A' && byte <= 'F' ? (char)(byte + 'a' - 'A') : byte;
+    int lower = byte >= 'A' && byte <= 'F' ? byte + 'a' - 'A' : byte;
     const char *hit = lower ? strchr(digits, lower) : NULL;
     return hit ? (int)(hit - digits) : -1;
 }

@@ -1,6 +1,7 @@
 /*
- * Broker and backend URLs for Redis: redis://, rediss://, redis+socket:// and socket://, with the query arguments that Kombu and Celery
- * read (kombu/transport/redis.py: Channel._connparams; celery/backends/redis.py: RedisBackend._params_from_url).
+ * Broker and backend URLs for Redis: redis://, rediss://, redis+socket:// and socket://, with
+ * the query arguments that Kombu and Celery read (kombu/transport/redis.py: Channel._connparams;
+ * celery/backends/redis.py: RedisBackend._params_from_url).
  */
 #ifndef PETIOLE_BASE_REDIS_URL_H
 #define PETIOLE_BASE_REDIS_URL_H
@@ -16,12 +17,14 @@ struct redis_url {
     const char *user;             /* NULL: none */
     const char *password;         /* NULL: none. Never printed. */
     int database;
-    const char *
-        display; /* the URL for logs and banners, password as ** ("redis://user:**@host:6379/0"), as Kombu's as_uri writes it */
+    /* The URL for logs and banners, password as ** ("redis://user:**@host:6379/0"), as Kombu's
+     * as_uri writes it. */
+    const char *display;
 };
 
-/* Parses `text` into `ret_url`; strings are allocated in `arena`. `for_backend` applies the backend's stricter rules (rediss:// needs
- * ssl_cert_reqs). Errors INVALID or UNSUPPORTED (sentinel://, other schemes) never contain the password. */
+/* Parses `text` into `ret_url`; strings are allocated in `arena`. `for_backend` applies the
+ * backend's stricter rules (rediss:// needs ssl_cert_reqs). Errors INVALID or UNSUPPORTED
+ * (sentinel://, other schemes) never contain the password. */
 bool redis_url_parse(const char *text, bool for_backend, struct arena *arena,
                      struct redis_url *ret_url, struct error *reterr) MUST_CHECK;
 

@@ -1,6 +1,7 @@
 /*
- * One connection to a peer: TCP, unix socket or TLS over either (OpenSSL), on the loop. Bytes written during one turn of the loop leave
- * in one system call; bytes read are handed up as they come. Name look-up runs on libuv's thread pool. It knows nothing of what it carries.
+ * One connection to a peer: TCP, unix socket or TLS over either (OpenSSL), on the loop. Bytes
+ * written during one turn of the loop leave in one system call; bytes read are handed up as they
+ * come. Name look-up runs on libuv's thread pool. It knows nothing of what it carries.
  */
 #ifndef PETIOLE_BASE_STREAM_H
 #define PETIOLE_BASE_STREAM_H
@@ -36,11 +37,12 @@ struct stream_options {
     const char *unix_path;
     struct stream_tls tls;
     int connect_timeout_ms; /* name look-up, connect and handshake together */
-    size_t
-        max_write_bytes; /* what may wait to be written; beyond it the connection is dropped with TOO_LARGE */
+    /* What may wait to be written; beyond it the connection is dropped with TOO_LARGE. */
+    size_t max_write_bytes;
 };
 
-/* Both ends of the conversation with the owner. All are called from the loop, never inside stream_open. */
+/* Both ends of the conversation with the owner. All are called from the loop, never inside
+ * stream_open. */
 struct stream_events {
     void (*on_open)(void *context); /* mandatory: connected, handshake done */
     void (*on_data)(
@@ -51,19 +53,21 @@ struct stream_events {
         const struct error *error); /* mandatory: failed or ended, once, never after stream_close */
 };
 
-/* Begins to connect and returns new. TCP_NODELAY, keepalive (30 s, 3 probes of 5 s) and TCP_USER_TIMEOUT (45 s) are set. */
+/* Begins to connect and returns new. TCP_NODELAY, keepalive (30 s, 3 probes of 5 s) and
+ * TCP_USER_TIMEOUT (45 s) are set. */
 struct stream *stream_open(struct loop *loop, const struct stream_options *options,
                            const struct stream_events *events, void *context);
 
 /* Queues a copy of `data`; it leaves at the end of this turn, or once connected. */
 void stream_write(struct stream *stream, struct bytes data);
 
-/* The buffer that stream_write fills, to format into directly; flushed like a write. Borrowed until the turn ends. */
+/* The buffer that stream_write fills, to format into directly; flushed like a write. Borrowed
+ * until the turn ends. */
 struct buffer;
 struct buffer *stream_out(struct stream *stream);
 
-/* Drops the connection without a callback and leaves NULL; the memory goes when libuv has let go of it. What was written in this turn is
- * tried once more. Accepts NULL. */
+/* Drops the connection without a callback and leaves NULL; the memory goes when libuv has let go
+ * of it. What was written in this turn is tried once more. Accepts NULL. */
 void stream_close(struct stream **stream);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The TLS client of a stream, without any I/O: OpenSSL between two memory buffers. The stream brings what the peer sent and
- * takes away what is to be sent.
+ * The TLS client of a stream, without any I/O: OpenSSL between two memory buffers. The stream
+ * brings what the peer sent and takes away what is to be sent.
  */
 #ifndef PETIOLE_BASE_STREAM_TLS_H
 #define PETIOLE_BASE_STREAM_TLS_H
@@ -15,8 +15,9 @@
 
 struct stream_tls_session;
 
-/* Makes a session for one connection to `host` (NULL: a unix socket, whose name cannot be checked). Returns new through
- * `ret_session`. Error INVALID when a certificate or key cannot be used. */
+/* Makes a session for one connection to `host` (NULL: a unix socket, whose name cannot be
+ * checked). Returns new through `ret_session`. Error INVALID when a certificate or key cannot be
+ * used. */
 bool stream_tls_new(const struct stream_tls *options, const char *host,
                     struct stream_tls_session **ret_session, struct error *reterr) MUST_CHECK;
 
@@ -26,13 +27,13 @@ void stream_tls_free(struct stream_tls_session **session);
 /* Takes in what the peer sent. */
 void stream_tls_receive(struct stream_tls_session *session, struct bytes ciphertext);
 
-/* Goes on with the handshake; `ret_is_done` tells whether it is over. Error REFUSED when the certificate does not pass, TEMPORARY
- * otherwise. */
+/* Goes on with the handshake; `ret_is_done` tells whether it is over. Error REFUSED when the
+ * certificate does not pass, TEMPORARY otherwise. */
 bool stream_tls_handshake(struct stream_tls_session *session, bool *ret_is_done,
                           struct error *reterr) MUST_CHECK;
 
-/* Reads at most `size` decrypted bytes into `place`; `ret_length` 0: nothing there yet. Error TEMPORARY when the peer has
- * ended the session or broke it. */
+/* Reads at most `size` decrypted bytes into `place`; `ret_length` 0: nothing there yet. Error
+ * TEMPORARY when the peer has ended the session or broke it. */
 bool stream_tls_read(struct stream_tls_session *session, char *place, size_t size,
                      size_t *ret_length, struct error *reterr) MUST_CHECK;
 

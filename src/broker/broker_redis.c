@@ -70,7 +70,8 @@ static void end_trouble(struct broker_redis *broker, const char *what)
 enum broker_redis_verdict broker_redis_judge(struct broker_redis *broker, const redisReply *reply,
                                              const char *what)
 {
-    /* A server in another role or state than the one that greeted us; what it says passes; what a look at its scripts mends. */
+    /* A server in another role or state than the one that greeted us; what it says passes; what
+     * a look at its scripts mends. */
     static const char *const useless[] = {"LOADING", "READONLY", "MASTERDOWN", NULL};
     static const char *const passing[] = {"OOM",      "BUSY",      "MISCONF",   "NOREPLICAS",
                                           "TRYAGAIN", "EXECABORT", "UNBLOCKED", NULL};
@@ -221,7 +222,8 @@ static bool is_new_enough(struct bytes version)
            || (major == LEAST_VERSION_MAJOR && minor >= LEAST_VERSION_MINOR);
 }
 
-/* HELLO without arguments exists since 6.2. A user who may not say it is let through: the commands will tell. */
+/* HELLO without arguments exists since 6.2. A user who may not say it is let through: the
+ * commands will tell. */
 static void on_hello(void *context, const redisReply *reply)
 {
     struct broker_redis *broker = context;
@@ -407,7 +409,8 @@ static void close_broker(struct broker *base, int64_t deadline_ms, void (*on_clo
     broker->closed_context = context;
     broker_redis_consume_stop(broker);
     broker_redis_restore_stop(broker);
-    /* Each goes to the front of its queue: the oldest last, so that it is the first to be popped again. */
+    /* Each goes to the front of its queue: the oldest last, so that it is the first to be popped
+     * again. */
     while (!list_is_empty(&broker->unsettled)) {
         struct delivery *last = list_entry(broker->unsettled.head.previous, struct delivery, node);
         struct broker_redis_delivery *own = (struct broker_redis_delivery *)(void *)last;

@@ -18,8 +18,9 @@ static size_t word_length(struct bytes text)
     return bytes_find(text, '.');
 }
 
-/* Kombu makes a regular expression of a topic key: the word * becomes [^\.]+ and the word # becomes .*?, which also passes dots; all is anchored. What
- * follows a # is tried from each place on; only the latest # needs another try. */
+/* Kombu makes a regular expression of a topic key: the word * becomes [^\.]+ and the word #
+ * becomes .*?, which also passes dots; all is anchored. What follows a # is tried from each
+ * place on; only the latest # needs another try. */
 static bool topic_matches(struct bytes key, struct bytes text)
 {
     struct bytes retry_key = {NULL, 0};

@@ -57,7 +57,8 @@ static void deliver(struct broker_redis *broker, const struct broker_redis_queue
     broker->events.on_delivery(broker->context, &delivery->base);
 }
 
-/* Kombu's round_robin: a queue that was served goes to the end (kombu/utils/scheduling.py: round_robin_cycle.rotate). */
+/* Kombu's round_robin: a queue that was served goes to the end (kombu/utils/scheduling.py:
+ * round_robin_cycle.rotate). */
 static void move_to_end(struct broker_redis *broker, size_t queue)
 {
     size_t *cycle = broker->consume.cycle;
@@ -80,7 +81,8 @@ static void go_on(struct broker_redis *broker)
     broker_redis_check_closed(broker);
 }
 
-/* The piece {number of the list, refused elements, message ...}; returns how many messages it had. */
+/* The piece {number of the list, refused elements, message ...}; returns how many messages it
+ * had. */
 static size_t take_piece(struct broker_redis *broker, const redisReply *piece, const size_t *cycle,
                          uint64_t first_number)
 {
@@ -203,8 +205,9 @@ static void on_looked(void *context, const redisReply *reply)
     }
 }
 
-/* Having been read, the lists are tracked, those that do not exist too: whatever comes after this moment is told, once. What came before is in the
- * reply. Behind each pop, because the lists that it changed are tracked no more. */
+/* Having been read, the lists are tracked, those that do not exist too: whatever comes after
+ * this moment is told, once. What came before is in the reply. Behind each pop, because the
+ * lists that it changed are tracked no more. */
 static void look(struct broker_redis *broker)
 {
     const struct broker_redis_options *options = &broker->options;
@@ -298,7 +301,8 @@ static bool is_list_of_ours(const struct broker_redis *broker, struct bytes key)
     return false;
 }
 
-/* ["message", channel, keys]; no keys: all were flushed. Other keys that we read are tracked too. */
+/* ["message", channel, keys]; no keys: all were flushed. Other keys that we read are tracked
+ * too. */
 void broker_redis_consume_on_change(struct broker_redis *broker, const redisReply *message)
 {
     const redisReply *keys = message->element[2];
@@ -357,8 +361,8 @@ static void on_recovered(void *context, const redisReply *reply)
     broker_redis_check_closed(broker);
 }
 
-/* The tags of the lost reply are known: those that are registered were popped for us. Their leases are renewed first, so that nobody restores them
- * meanwhile. */
+/* The tags of the lost reply are known: those that are registered were popped for us. Their
+ * leases are renewed first, so that nobody restores them meanwhile. */
 static void recover(struct broker_redis *broker)
 {
     struct broker_redis_consume *consume = &broker->consume;
@@ -484,7 +488,8 @@ void broker_redis_consume_set_places(struct broker_redis *broker, size_t count)
     }
 }
 
-/* A reply that is awaited or was lost may have brought messages, which are to go back. While the server is away that cannot be found out. */
+/* A reply that is awaited or was lost may have brought messages, which are to go back. While the
+ * server is away that cannot be found out. */
 bool broker_redis_consume_is_busy(const struct broker_redis *broker)
 {
     return broker->consume.popping_count > 0;

@@ -14,7 +14,8 @@ static struct json object_or_absent(struct json value)
     return value.type == JSON_TYPE_OBJECT ? value : (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
 }
 
-/* Python's base64 passes over what is not in the alphabet (binascii.a2b_base64), so line breaks do not matter. */
+/* Python's base64 passes over what is not in the alphabet (binascii.a2b_base64), so line breaks
+ * do not matter. */
 static bool decode_leniently(struct bytes text, struct arena *arena, struct bytes *ret_plain)
 {
     char *clean = arena_alloc(arena, text.length + 1);

@@ -67,7 +67,8 @@ static void on_renewed(void *context, const redisReply *reply)
     redis_link_end(broker->commands, on_scores, renewal);
 }
 
-/* ZADD XX CH: only what is still there, and say how many (kombu/transport/redis.py: QoS.append writes the same score). */
+/* ZADD XX CH: only what is still there, and say how many (kombu/transport/redis.py: QoS.append
+ * writes the same score). */
 static void send_renewal(struct renewal *renewal)
 {
     struct broker_redis *broker = renewal->broker;

@@ -1,10 +1,12 @@
 /*
- * What the files of the Redis broker share. Each part has its state in a struct of its own and is told when the server comes and goes:
+ * What the files of the Redis broker share. Each part has its state in a struct of its own and
+ * is told when the server comes and goes:
  *   consume   takes messages, and hears of new ones without taking them
  *   settle    acknowledges, and keeps the outbox
  *   lease     renews what is held
  *   restore   gives back what anybody held for too long
- *   send      everything else that has to reach the server, however often it is away: publications, give-backs, elements put aside
+ *   send      everything else that has to reach the server, however often it is away:
+ *     publications, give-backs, elements put aside
  */
 #ifndef PETIOLE_BROKER_BROKER_REDIS_PRIVATE_H
 #define PETIOLE_BROKER_BROKER_REDIS_PRIVATE_H
@@ -137,14 +139,16 @@ enum broker_redis_verdict {
     BROKER_REDIS_REFUSED /* refused, and will be */
 };
 
-/* What `reply` means for a command whose purpose is `what` ("taking messages"). The owner is told of a refusal, once until something else comes. */
+/* What `reply` means for a command whose purpose is `what` ("taking messages"). The owner is
+ * told of a refusal, once until something else comes. */
 enum broker_redis_verdict broker_redis_judge(struct broker_redis *broker, const redisReply *reply,
                                              const char *what);
 
 /* Whether commands may be sent now. */
 bool broker_redis_may_send(const struct broker_redis *broker);
 
-/* Tells the parts to go on after `retry`: for work that stays to be done although the server refused it. */
+/* Tells the parts to go on after `retry`: for work that stays to be done although the server
+ * refused it. */
 void broker_redis_retry_later(struct broker_redis *broker);
 
 void broker_redis_notice(struct broker_redis *broker, int level, const char *format, ...)
@@ -196,12 +200,12 @@ bool broker_redis_settle_has(const struct broker_redis *broker, uint64_t number)
 void broker_redis_settle_own(struct broker_redis *broker, uint64_t number,
                              const struct broker_outbox_entry *entry, broker_done_fn *on_done,
                              void *context);
-void broker_redis_settle_tag(struct broker *broker, struct bytes tag, broker_done_fn *on_done,
+void broker_redis_settle_tag(struct broker *base, struct bytes tag, broker_done_fn *on_done,
                              void *context);
-void broker_redis_settle_outbox_remove(struct broker *broker, struct bytes namespace_name,
+void broker_redis_settle_outbox_remove(struct broker *base, struct bytes namespace_name,
                                        struct bytes job_name, broker_done_fn *on_done,
                                        void *context);
-void broker_redis_settle_outbox_list(struct broker *broker, struct bytes namespace_name,
+void broker_redis_settle_outbox_list(struct broker *base, struct bytes namespace_name,
                                      broker_outbox_fn *on_entry, void *context);
 
 /* Lease */
@@ -214,7 +218,7 @@ void broker_redis_lease_finish(struct broker_redis *broker);
 void broker_redis_lease_renew(struct broker_redis *broker);
 /* Whether `number` is a delivery that is not settled yet, as far as we know. */
 bool broker_redis_lease_holds(struct broker_redis *broker, uint64_t number);
-void broker_redis_lease_confirm(struct broker *broker, struct delivery *delivery,
+void broker_redis_lease_confirm(struct broker *base, struct delivery *delivery,
                                 broker_lease_fn *on_lease, void *context);
 
 /* Restore */
@@ -229,9 +233,10 @@ void broker_redis_send_init(struct broker_redis *broker);
 void broker_redis_send_up(struct broker_redis *broker);
 void broker_redis_send_finish(struct broker_redis *broker);
 bool broker_redis_send_is_busy(const struct broker_redis *broker);
-void broker_redis_send_publish(struct broker *broker, const struct publication *publication,
+void broker_redis_send_publish(struct broker *base, const struct publication *publication,
                                broker_done_fn *on_done, void *context);
-/* The lists that a message of `routing_key` and `priority` goes to, by the members of its exchange's routing table; in `arena`. Returns how many. */
+/* The lists that a message of `routing_key` and `priority` goes to, by the members of its
+ * exchange's routing table; in `arena`. Returns how many. */
 size_t broker_redis_send_routes(const struct broker_redis *broker, struct arena *arena,
                                 const redisReply *members, struct bytes routing_key,
                                 int64_t priority, struct bytes **ret_lists);

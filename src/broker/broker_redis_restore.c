@@ -86,7 +86,8 @@ static void give_back(struct expired *expired, const struct bytes *lists, size_t
     buffer_fini(&envelope);
 }
 
-/* Nothing in unacked belongs to the tag: an entry of the index without it is removed, unless it is there by now. */
+/* Nothing in unacked belongs to the tag: an entry of the index without it is removed, unless it
+ * is there by now. */
 static void forget(struct expired *expired)
 {
     struct broker_redis *broker = expired->broker;
@@ -221,7 +222,8 @@ static void on_page(void *context, const redisReply *reply)
     end_entry(last, true);
 }
 
-/* The newest of the expired first, as Kombu does, so that the oldest ends up at the very front (kombu/transport/redis.py: QoS.restore_visible). */
+/* The newest of the expired first, as Kombu does, so that the oldest ends up at the very front
+ * (kombu/transport/redis.py: QoS.restore_visible). */
 static void ask_for_page(struct broker_redis *broker)
 {
     struct redis_link *link = broker->commands;

@@ -4,8 +4,9 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
-/* What an element must be: one JSON object that Python's json reads. The strings of nearly every message are plain, so they are emptied by one fast
- * gsub, and the skeletons that are left are few: each is checked once a call. Doubtful is refused. */
+/* What an element must be: one JSON object that Python's json reads. The strings of nearly every
+ * message are plain, so they are emptied by one fast gsub, and the skeletons that are left are
+ * few: each is checked once a call. Doubtful is refused. */
 #define CHECK_ELEMENT                                                                              \
     "local function are_numbers_right(skeleton)\n"                                                 \
     "  local words = {['true'] = 1, ['false'] = 1, null = 1, NaN = 1, Infinity = 1,\n"             \
@@ -56,7 +57,8 @@
     "  return skeletons[skeleton]\n"                                                               \
     "end\n"
 
-/* The trim that trims nothing finds out beforehand whether the last step is allowed. A run of refused elements ends the call: others wait. */
+/* The trim that trims nothing finds out beforehand whether the last step is allowed. A run of
+ * refused elements ends the call: others wait. */
 static const char pop_text[] = CHECK_ELEMENT
     "local score, head, number = ARGV[1], ARGV[2], tonumber(ARGV[3])\n"
     "local left, most_refused = tonumber(ARGV[4]), tonumber(ARGV[5])\n"

@@ -133,8 +133,8 @@ static void send_batch(struct broker_redis_batch *batch)
     redis_link_command(link, &exec, 1, on_exec, batch);
 }
 
-/* Closes the batch of this turn, and sends what is not on its way. A batch that was refused holds back those behind it, so that a removal
- * never overtakes what wrote the entry. */
+/* Closes the batch of this turn, and sends what is not on its way. A batch that was refused
+ * holds back those behind it, so that a removal never overtakes what wrote the entry. */
 static void flush(void *context)
 {
     struct broker_redis *broker = context;
@@ -251,15 +251,20 @@ static void end_reading(struct outbox_reading *reading, const struct error *erro
     memory_free(&reading);
 }
 
+static void fail_reading(struct outbox_reading *reading, const redisReply *reply)
+{
+    struct error error;
+    struct bytes reason = reply ? redis_link_text(reply) : BYTES("connection lost");
+    (void)error_set(&error, ERROR_TEMPORARY, "cannot read the outbox %.*s: %.*s",
+                    BYTES_FORMAT(reading->key), BYTES_FORMAT(reason));
+    end_reading(reading, &error);
+}
+
 static void on_outbox_page(void *context, const redisReply *reply)
 {
     struct outbox_reading *reading = context;
-    struct error error;
     if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2) {
-        (void)error_set(&error, ERROR_TEMPORARY, "cannot read the outbox %.*s: %.*s",
-                        BYTES_FORMAT(reading->key),
-                        BYTES_FORMAT(reply ? redis_link_text(reply) : BYTES("connection lost")));
-        end_reading(reading, &error);
+        fail_reading(reading, reply);
         return;
     }
     const redisReply *page = reply->element[1];

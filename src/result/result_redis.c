@@ -13,8 +13,8 @@
 #define KEY_HEAD              "celery-task-meta-"
 #define MAX_BATCH             256
 #define MAX_BATCHES_WAITING   16
-#define MAX_BATCH_BYTES       ((size_t)16 * 1024 * 1024) /* of documents, unless one alone is larger */
-#define MAX_PLAIN_BYTES       ((uLong)64 * 1024 * 1024) /* of a compressed document that we look into */
+#define MAX_BATCH_BYTES       ((size_t)16 * 1024 * 1024)  /* of documents, or one */
+#define MAX_PLAIN_BYTES       ((uLong)64 * 1024 * 1024)   /* unpacked */
 #define MAX_DOCUMENT_BYTES    ((size_t)512 * 1024 * 1024) /* of a value in Redis */
 #define REFUSED_RETRY_MS      1000
 #define REFUSED_RETRY_MOST_MS 30000
@@ -31,7 +31,8 @@ struct entry {
     bool is_done; /* found to be stored already */
 };
 
-/* Entries that travel together: one MGET, then one transaction. No key is in two batches at once. */
+/* Entries that travel together: one MGET, then one transaction. No key is in two batches at
+ * once. */
 struct batch {
     struct list_node node;
     struct result_redis *backend;
@@ -117,8 +118,9 @@ static void requeue(struct batch *batch)
     free_batch(batch);
 }
 
-/* What a document of 5.7's result_compression holds: NUL "celery-compressed" NUL type NUL data (celery/backends/base.py:
- * _decompress_payload). Only zlib, its "gzip", is undone; the arena is the result's. False when it is no such document, or another type. */
+/* What a document of 5.7's result_compression holds: NUL "celery-compressed" NUL type NUL data
+ * (celery/backends/base.py: _decompress_payload). Only zlib, its "gzip", is undone; the arena is
+ * the result's. False when it is no such document, or another type. */
 static bool decompress(struct bytes document, struct arena *arena, struct bytes *ret_plain)
 {
     static const char head[] = "\0celery-compressed\0application/x-gzip";
@@ -165,7 +167,8 @@ static bool is_success(struct bytes document)
     return is_success;
 }
 
-/* Whether the server is in another role or state than the one that greeted us: then a new connection may find a better one. */
+/* Whether the server is in another role or state than the one that greeted us: then a new
+ * connection may find a better one. */
 static bool is_useless(struct bytes message)
 {
     return bytes_starts_with(message, BYTES("READONLY"))

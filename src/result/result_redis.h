@@ -1,6 +1,7 @@
 /*
- * Celery's Redis result backend, the worker's side (celery/backends/redis.py): GET, and unless SUCCESS is stored, SETEX and PUBLISH in one MULTI, on the key
- * celery-task-meta-<id>. Commands of one turn of the loop leave as one pipeline. One connection.
+ * Celery's Redis result backend, the worker's side (celery/backends/redis.py): GET, and unless
+ * SUCCESS is stored, SETEX and PUBLISH in one MULTI, on the key celery-task-meta-<id>. Commands
+ * of one turn of the loop leave as one pipeline. One connection.
  */
 #ifndef PETIOLE_RESULT_RESULT_REDIS_H
 #define PETIOLE_RESULT_RESULT_REDIS_H
@@ -11,8 +12,9 @@
 
 struct result_redis_options {
     struct redis_url url;
-    const char *
-        global_keyprefix; /* result_backend_transport_options; NULL: none. An underscore is added unless it ends in one of ":_-." */
+    /* result_backend_transport_options; NULL: none. An underscore is added unless it ends in one of
+     * ":_-." */
+    const char *global_keyprefix;
     const char *client_name;
 };
 

@@ -1,5 +1,6 @@
 /*
- * A Redis broker under test, with everything it tells written down, and the server that it talks to.
+ * A Redis broker under test, with everything it tells written down, and the server that it talks
+ * to.
  */
 #ifndef PETIOLE_TESTS_SUPPORT_BROKER_CLIENT_H
 #define PETIOLE_TESTS_SUPPORT_BROKER_CLIENT_H
@@ -47,7 +48,8 @@ struct broker_stage {
     struct relay *relay; /* NULL: none */
 };
 
-/* For cmocka: makes a stage with a running server and clients that are set up for the queue "celery", named "a" and "b". */
+/* For cmocka: makes a stage with a running server and clients that are set up for the queue
+ * "celery", named "a" and "b". */
 int broker_stage_set_up(void **state);
 int broker_stage_tear_down(void **state);
 

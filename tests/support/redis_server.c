@@ -109,7 +109,8 @@ static void await_ready(int log)
         }
         length += (size_t)count;
         text[length] = '\0';
-        /* With a port and a unix socket there are two such lines; the one of the socket comes last. */
+        /* With a port and a unix socket there are two such lines; the one of the socket comes
+         * last. */
         if (strstr(text, "now ready to accept connections at")) {
             return;
         }
@@ -129,7 +130,8 @@ static void launch(struct redis_server *server)
     }
     (void)close(log[1]);
     await_ready(log[0]);
-    /* The log goes on into a pipe that nobody reads, which is fine for as little as it writes: closing it would end the server. */
+    /* The log goes on into a pipe that nobody reads, which is fine for as little as it writes:
+     * closing it would end the server. */
     server->client = redisConnect("127.0.0.1", server->port);
     assert_non_null(server->client);
     assert_int_equal(server->client->err, 0);

@@ -1,6 +1,6 @@
 /*
- * A real redis-server of a test's own: on a free loopback port and a unix socket, in a folder that goes with it. Failures of any of this
- * end the test.
+ * A real redis-server of a test's own: on a free loopback port and a unix socket, in a folder
+ * that goes with it. Failures of any of this end the test.
  */
 #ifndef PETIOLE_TESTS_SUPPORT_REDIS_SERVER_H
 #define PETIOLE_TESTS_SUPPORT_REDIS_SERVER_H
@@ -23,8 +23,8 @@ struct redis_server {
     struct redisContext *client; /* a blocking connection of the test */
 };
 
-/* Starts one and waits until it answers. `with_tls` makes a CA and certificates in `directory` (ca.crt, server.crt for localhost and
- * 127.0.0.1) and opens tls_port. */
+/* Starts one and waits until it answers. `with_tls` makes a CA and certificates in `directory`
+ * (ca.crt, server.crt for localhost and 127.0.0.1) and opens tls_port. */
 void redis_server_start(struct redis_server *server, bool with_tls);
 
 /* Ends it at once, as kill -9 does; the port stays its own. */
@@ -42,7 +42,8 @@ void redis_server_do(struct redis_server *server, const char *format, ...);
 /* The same for an integer reply. */
 int64_t redis_server_integer(struct redis_server *server, const char *format, ...);
 
-/* The same for a string reply, or the first of an array; copied into `text`, cut there; "" for nil. */
+/* The same for a string reply, or the first of an array; copied into `text`, cut there; "" for
+ * nil. */
 void redis_server_text(struct redis_server *server, char *text, size_t size, const char *format,
                        ...);
 

@@ -1,6 +1,6 @@
 /*
- * A TCP relay between a test's client and its server, on the test's own loop, to lose what is on the way: replies that never come, connections that
- * end in the middle.
+ * A TCP relay between a test's client and its server, on the test's own loop, to lose what is on
+ * the way: replies that never come, connections that end in the middle.
  */
 #ifndef PETIOLE_TESTS_SUPPORT_RELAY_H
 #define PETIOLE_TESTS_SUPPORT_RELAY_H
@@ -12,7 +12,8 @@
 
 struct relay;
 
-/* Listens on a free loopback port and passes connections on to `target_port` of this machine. Returns new. */
+/* Listens on a free loopback port and passes connections on to `target_port` of this machine.
+ * Returns new. */
 struct relay *relay_new(struct loop *loop, unsigned short target_port);
 
 unsigned short relay_port(const struct relay *relay);

@@ -147,8 +147,8 @@ static void test_wakes_up_at_once(void **state)
     }
 }
 
-/* The gap to be afraid of is between the reply of a pop and the moment when the lists are watched again: push while it passes, at all
- * distances, with polling out of the way. */
+/* The gap to be afraid of is between the reply of a pop and the moment when the lists are
+ * watched again: push while it passes, at all distances, with polling out of the way. */
 static void test_misses_nothing_while_it_looks_away(void **state)
 {
     struct broker_stage *stage = *state;
