@@ -152,11 +152,16 @@ static bool has_been_done(void *context)
     return (size_t)expectation->client->done_count >= expectation->count;
 }
 
-void broker_client_open(struct broker_client *client, size_t places)
+void broker_client_start(struct broker_client *client)
 {
     static const struct broker_events events = {on_delivery, on_up, on_down, on_notice};
     client->broker = broker_redis_new(client->loop, &client->options, &events, client);
     client->broker->ops->start(client->broker);
+}
+
+void broker_client_open(struct broker_client *client, size_t places)
+{
+    broker_client_start(client);
     loop_until(client->loop, is_up, client);
     client->broker->ops->set_free_places(client->broker, places);
 }

@@ -56,6 +56,9 @@ int broker_stage_tear_down(void **state);
 /* Puts a relay between client A and the server. Before broker_client_open. */
 void broker_stage_use_relay(struct broker_stage *stage);
 
+/* Begins to connect with client->options. */
+void broker_client_start(struct broker_client *client);
+
 /* Opens with client->options, waits until it is up, and gives `places`. */
 void broker_client_open(struct broker_client *client, size_t places);
 

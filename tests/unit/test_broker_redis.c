@@ -3,7 +3,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <arpa/inet.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "support/broker_client.h"
 #include "support/loop_until.h"
@@ -109,6 +113,63 @@ static void test_refuses_a_replica(void **state)
     broker_client_await(&stage->a, 1);
 }
 
+/* A server that greets as Redis does and answers everything after that with its version. */
+struct old_server {
+    int listener;
+    const char *hello;
+    pthread_t thread;
+};
+
+static void *serve(void *context)
+{
+    static const char greeting[] = "+OK\r\n:7\r\n+PONG\r\n";
+    const struct old_server *server = context;
+    char request[4096];
+    int peer = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
+    while (peer >= 0) {
+        if (recv(peer, request, sizeof(request), 0) > 0
+            && send(peer, greeting, sizeof(greeting) - 1, MSG_NOSIGNAL) > 0
+            && recv(peer, request, sizeof(request), 0) > 0) {
+            (void)send(peer, server->hello, strlen(server->hello), MSG_NOSIGNAL);
+            (void)recv(peer, request, sizeof(request), 0);
+        }
+        (void)close(peer);
+        peer = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
+    }
+    return NULL;
+}
+
+static void expect_unsupported(struct broker_stage *stage, const char *hello, const char *sentence)
+{
+    struct old_server server = {.hello = hello};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    server.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(server.listener, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(server.listener, 4), 0);
+    assert_int_equal(getsockname(server.listener, (struct sockaddr *)&address, &length), 0);
+    assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
+    stage->a.options.url.stream.port = ntohs(address.sin_port);
+    stage->a.down_count = 0;
+    broker_client_start(&stage->a);
+    loop_until(stage->loop, is_down, &stage->a);
+    broker_client_close(&stage->a, 0);
+    (void)shutdown(server.listener, SHUT_RDWR);
+    (void)pthread_join(server.thread, NULL);
+    (void)close(server.listener);
+    assert_int_equal(stage->a.down_error.kind, ERROR_UNSUPPORTED);
+    assert_non_null(strstr(stage->a.down_error.message, sentence));
+    assert_int_equal(stage->a.up_count, 0);
+}
+
+static void test_refuses_an_old_server(void **state)
+{
+    expect_unsupported(*state,
+                       "*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.0.16\r\n",
+                       "Redis 6.2 or newer, or Valkey, is needed, this is 6.0.16");
+    expect_unsupported(*state, "-ERR unknown command `HELLO`\r\n", "this is an older one");
+}
+
 static void test_works_with_the_rights_of_a_tenant(void **state)
 {
     struct broker_stage *stage = *state;
@@ -143,6 +204,7 @@ int main(void)
         TEST(test_gives_back_what_was_on_its_way_when_it_closed),
         TEST(test_closes_in_time_without_a_server),
         TEST(test_refuses_a_replica),
+        TEST(test_refuses_an_old_server),
         TEST(test_works_with_the_rights_of_a_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
