@@ -272,11 +272,11 @@ static bool scan_value(struct scanner *scanner)
 
 bool json_parse(struct bytes text, struct json *ret_value, struct error *reterr)
 {
-    const unsigned char *data = (const unsigned char *)text.data;
-    struct scanner scanner = {data, data + text.length, data, reterr};
     if (text.length == 0) {
         return error_set(reterr, ERROR_INVALID, "empty text");
     }
+    const unsigned char *data = (const unsigned char *)text.data;
+    struct scanner scanner = {data, data + text.length, data, reterr};
     scanner.position = skip_space(scanner.position, scanner.end);
     const unsigned char *start = scanner.position;
     if (!scan_value(&scanner)) {

@@ -8,6 +8,7 @@
 
 #define MAX_ID_BYTES   512
 #define MAX_NAME_BYTES 1024
+#define MAX_COUNT      1000000000 /* of retries: room to add one */
 
 struct bytes message_display_name(const struct message *message)
 {
@@ -66,7 +67,8 @@ static enum message_fault refuse_time(const char *which, struct json value, stru
 
 static bool read_count(struct json value, int64_t *ret_count)
 {
-    return json_is_unset(value) || (json_int64(value, ret_count) && *ret_count >= 0);
+    return json_is_unset(value)
+           || (json_int64(value, ret_count) && *ret_count >= 0 && *ret_count <= MAX_COUNT);
 }
 
 static enum message_flag read_flag(struct json value)
@@ -150,7 +152,7 @@ static enum message_fault read_numbers(const union headers *headers, struct aren
     if (!read_count(headers->retries, &message->retries)
         || !read_count(headers->replaced_task_nesting, &message->replaced_task_nesting)) {
         return refuse(MESSAGE_INVALID, reterr,
-                      "retries and replaced_task_nesting must be whole numbers from 0");
+                      "retries and replaced_task_nesting must be whole numbers from 0 to 10^9");
     }
     return MESSAGE_FINE;
 }

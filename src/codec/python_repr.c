@@ -38,7 +38,8 @@ static void append_escape(struct buffer *buffer, unsigned point)
     append_whole(buffer, bytes_of(escape, (size_t)length));
 }
 
-/* Appends the first character of `text` as it stands between quotes in repr(); returns its length. */
+/* Appends the first character of `text` as it stands between quotes in repr(); returns its
+ * length. */
 static size_t append_character(struct buffer *buffer, struct bytes text, char quote)
 {
     unsigned point = (unsigned char)text.data[0]; /* of bad UTF-8, the byte */

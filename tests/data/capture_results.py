@@ -21,14 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import capture_tasks
 import celery
 import redis
-
-import capture_tasks
 
 HERE = Path(__file__).resolve().parent
 NODE = "celery@golden"
@@ -97,13 +96,12 @@ def send(app: celery.Celery, client: redis.Redis) -> dict[str, dict[str, Any]]:
             options |= {"group_id": "group-1", "group_index": 2, "root_id": parent}
             options |= {"parent_id": parent}
         if scenario.is_expired:
-            options["expires"] = datetime.now(timezone.utc) - timedelta(seconds=5)
-        result = app.send_task(
-            scenario.task, args=scenario.args, kwargs=scenario.kwargs, **options
-        )
+            options["expires"] = datetime.now(UTC) - timedelta(seconds=5)
+        result = app.send_task(scenario.task, args=scenario.args, kwargs=scenario.kwargs, **options)
         queues = ["celery", *(f"celery\x06\x16{step}" for step in (3, 6, 9))]
-        raw = next(text for queue in queues for text in client.lrange(queue, 0, 0) if
-                   result.id in text)
+        raw = next(
+            text for queue in queues for text in client.lrange(queue, 0, 0) if result.id in text
+        )
         cases[result.id] = {
             "name": scenario.name,
             "states": scenario.states,

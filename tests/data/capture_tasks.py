@@ -36,7 +36,7 @@ VALUES = {
     "null": None,
     "true": True,
     "text": "plain",
-    "unicode": "é€ \U0001f600 \x7f \x00 \"quoted\" back\\slash / \n",
+    "unicode": 'é€ \U0001f600 \x7f \x00 "quoted" back\\slash / \n',
     "numbers": [0, -1, 2**70, 0.1, 1e16, 1e-5, 1.5e300, float("inf"), float("-inf")],
     "nested": {"a": [1, {"b": [None, True, {"c": "d"}]}], "ü": {}, "empty": []},
 }
@@ -106,7 +106,12 @@ SCENARIOS = (
         options={"stamped_headers": ["who"], "who": "me"},
     ),
     Scenario(
-        "autoretry compressed", "cap.autoretry", ("RETRY",), ("x" * 99,), {}, {"compression": "gzip"}
+        "autoretry compressed",
+        "cap.autoretry",
+        ("RETRY",),
+        ("x" * 99,),
+        {},
+        {"compression": "gzip"},
     ),
     Scenario("rejected", "cap.reject", ("FAILURE",)),
     Scenario("said to be ignored", "cap.ignore", ()),

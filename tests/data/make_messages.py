@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Write tests/data/messages.json: real task messages, and how a real Celery worker reads them.
+"""Write messages.json: real task messages, and how a real Celery worker reads them.
+
+Some of them become seeds of tests/fuzz/fuzz_message.c, too.
 
     "$(python3 tests/support/python_env.py newest)" tests/data/make_messages.py CAPTURE.json ...
 
-A capture is {"redis": {"celery": VERSION, "scenarios": {NAME: {"queues": {KEY: [{"raw": TEXT}]}}}}}:
-what task clients of several Celery versions left in the lists of a Redis. Each different message is
-kept as it lay there, beside what celery.worker.request.Request (and the conversion of protocol 1
-before it) makes of it: names, ids, limits, times as seconds since 1970, and the parts of the body
+A capture is what task clients of some Celery version left in the lists of a Redis:
+{"redis": {"celery": VERSION, "scenarios": {NAME: {"queues": {KEY: [{"raw": TEXT}]}}}}}. Each
+different message is kept as it lay there, beside what celery.worker.request.Request (and the
+conversion of protocol 1 before it) makes of it: names, ids, limits, times as seconds since 1970, and the parts of the body
 as json.dumps writes them. Exits 0.
 """
 
@@ -28,6 +30,11 @@ from kombu.utils import json as kombu_json
 
 HERE = Path(__file__).resolve().parent
 QUEUES = ("celery", "prio", "topicq", "pfx:celery")
+SEEDS = HERE.parent / "fuzz" / "corpus" / "message"
+SEEDED = (
+    "simple", "eta_offset_expires_dt", "shadow_headers_limits", "json_types", "chord", "stamped",
+    "compress_gzip", "proto1_full", "serializer_yaml", "priority_5",
+)  # fmt: skip
 UNREADABLE = ("bzip2", "lzma")  # Celery reads them, a worker without Python need not
 
 
@@ -124,6 +131,14 @@ def is_plain(value: Any) -> bool:
         return False
 
 
+def write_seed(name: str, raw: str) -> None:
+    """Write an envelope as the fuzzer takes it: a line for each part, then the body."""
+    envelope = json.loads(raw)
+    head = [json.dumps(envelope["headers"]), json.dumps(envelope["properties"])]
+    text = "\n".join([*head, envelope["content-type"], ""])
+    (SEEDS / name).write_bytes(text.encode() + body_of(envelope))
+
+
 def main(paths: list[str]) -> None:
     """Write the file."""
     app = Celery("stand-in", set_as_current=False)
@@ -139,6 +154,9 @@ def main(paths: list[str]) -> None:
             expected = read(app, raw)
             if any(word in name for word in UNREADABLE):
                 expected = {"fault": "undecodable"}
+            version, scenario, number = name.split()
+            if scenario in SEEDED and number == "0":
+                write_seed(f"{scenario}-{version}", raw)
             cases.append({"name": name, "envelope": raw, "expected": expected})
     lines = ",\n".join(json.dumps(case) for case in cases)
     (HERE / "messages.json").write_text(f"[\n{lines}\n]\n")

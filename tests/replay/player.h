@@ -1,6 +1,7 @@
 /*
- * The player of scenarios: a real pipeline on a loop with a virtual clock, between a fake broker, fake executors and a fake result backend. What the
- * pipeline asks of them goes into a trace, which the scenario's EXPECT lines must tell in order and in full. README.md of this folder is the language.
+ * The player of scenarios: a real pipeline on a loop with a virtual clock, between a fake broker,
+ * fake executors and a fake result backend. What the pipeline asks of them goes into a trace, which
+ * the scenario's EXPECT lines must tell in order and in full. README.md here is the language.
  *
  *   player.c           reads the scenario, line by line
  *   player_world.c     the pipeline, the trace, what is looked at

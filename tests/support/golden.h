@@ -1,5 +1,6 @@
 /*
- * Golden data for unit tests: files under tests/data, and envelopes as they lie in Redis lists made into deliveries.
+ * Golden data for unit tests: files under tests/data, and envelopes as they lie in Redis lists made
+ * into deliveries.
  */
 #ifndef PETIOLE_SUPPORT_GOLDEN_H
 #define PETIOLE_SUPPORT_GOLDEN_H

@@ -156,7 +156,8 @@ static void test_writes_as_python_does(void **state)
     struct buffer buffer;
     buffer_init(&buffer, 4096);
     json_append_string(&buffer, bytes_from_text("a\"\\\n\x01\x7f\xc3\xa9\xf0\x9f\x98\x80\xff"));
-    assert_bytes(buffer_view(&buffer), "\"a\\\"\\\\\\n\\u0001\\u007f\\u00e9\\ud83d\\ude00\\ufffd\"");
+    assert_bytes(buffer_view(&buffer),
+                 "\"a\\\"\\\\\\n\\u0001\\u007f\\u00e9\\ud83d\\ude00\\ufffd\"");
 
     static const struct {
         double number;

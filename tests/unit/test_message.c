@@ -268,6 +268,7 @@ static void test_other_headers_of_the_wrong_kind_are_invalid(void **state)
         "\"retries\": \"1\"",
         "\"retries\": 1.5",
         "\"retries\": 9e99",
+        "\"retries\": 9223372036854775807",
         "\"replaced_task_nesting\": []",
     };
     for (size_t index = 0; index < ARRAY_LENGTH(members); index++) {
