@@ -8,8 +8,8 @@ Some of them become seeds of tests/fuzz/fuzz_message.c, too.
 A capture is what task clients of some Celery version left in the lists of a Redis:
 {"redis": {"celery": VERSION, "scenarios": {NAME: {"queues": {KEY: [{"raw": TEXT}]}}}}}. Each
 different message is kept as it lay there, beside what celery.worker.request.Request (and the
-conversion of protocol 1 before it) makes of it: names, ids, limits, times as seconds since 1970, and the parts of the body
-as json.dumps writes them. Exits 0.
+conversion of protocol 1 before it) makes of it: names, ids, limits, times as seconds since 1970,
+and the parts of the body as json.dumps writes them. Exits 0.
 """
 
 from __future__ import annotations
