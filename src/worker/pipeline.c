@@ -330,6 +330,9 @@ static void on_receipt_settled(void *context, bool ok, const struct error *error
 /* The Job exists: acknowledge, with the outbox entry in the same step, and forget the request. */
 static void hand_over(struct pipeline *pipeline, struct request *request, struct bytes receipt)
 {
+    metrics_add(pipeline->options.metrics, METRICS_JOBS_CREATED, &request->message.queue, 1);
+    metrics_observe(pipeline->options.metrics, METRICS_JOB_CREATE_SECONDS, NULL,
+                    request->started_wall_s - request->delivery->received_wall_s);
     struct settled_note *note = memory_new(sizeof(*note));
     size_t length = receipt.length < sizeof(note->storage) ? receipt.length : sizeof(note->storage);
     memcpy(note->storage, receipt.data, length);

@@ -81,6 +81,9 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
 {
     struct bytes labels[] = {request->message.task, request->message.queue, outcome->exc_type};
     metrics_add(pipeline->options.metrics, METRICS_TASK_FAILED, labels, 1);
+    if (bytes_equal(outcome->exc_module, BYTES("petiole.exceptions"))) {
+        metrics_add(pipeline->options.metrics, METRICS_JOB_FAILURES, &outcome->exc_type, 1);
+    }
     struct buffer text;
     buffer_init(&text, 8192);
     append_exception(&text, outcome);

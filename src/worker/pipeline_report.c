@@ -16,6 +16,7 @@ struct report {
     struct bytes receipt;    /* durable */
     struct bytes tag;        /* durable: the delivery it came from */
     struct bytes document;   /* what is stored; empty: nothing */
+    const char *state;       /* of the document */
     enum settlement settlement;
     bool is_settled;
 };
@@ -116,6 +117,9 @@ static void on_stored(void *context, bool ok, const struct error *error)
             abandon(report);
             return;
         }
+    } else {
+        struct bytes state = bytes_from_text(report->state);
+        metrics_add(report->pipeline->options.metrics, METRICS_RESULTS_STORED, &state, 1);
     }
     settle(report);
 }
@@ -268,6 +272,7 @@ static void build_document(struct report *report, const struct outcome *outcome)
     result_document_append(&pipeline->scratch, report->request, &shown, &pipeline->options.document,
                            loop_wall_s(pipeline->options.loop));
     report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
+    report->state = result_document_state(shown.kind);
 }
 
 /* Step 2: publish */
@@ -299,6 +304,8 @@ static void on_published(void *context, bool ok, const struct error *error)
     struct report *report = context;
     const struct message *message = &report->request->message;
     if (ok) {
+        struct bytes labels[] = {message->task, message->queue};
+        metrics_add(report->pipeline->options.metrics, METRICS_TASK_SENT, labels, 1);
         store(report);
         return;
     }

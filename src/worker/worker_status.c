@@ -1,6 +1,7 @@
 /* How the worker is: the answers to probes, and the gauges that are read off when somebody asks. */
 #include <stdio.h>
 
+#include "executor/executor_kubernetes.h"
 #include "worker/worker_private.h"
 
 static bool is_live(void *context, char *reason, size_t size)
@@ -78,6 +79,18 @@ static void set_task_gauges(struct worker *worker)
     set_gauge(worker, METRICS_WORKER_TASKS_ACTIVE, bytes_of(NULL, 0), active);
 }
 
+static void set_job_gauges(struct worker *worker)
+{
+    struct executor *executor = worker->executors[TASK_KUBERNETES].executor;
+    size_t running = 0;
+    size_t pending = 0;
+    if (executor) {
+        executor_kubernetes_count(executor, &running, &pending);
+        set_gauge(worker, METRICS_JOBS_RUNNING, bytes_of(NULL, 0), (double)running);
+        set_gauge(worker, METRICS_JOBS_PENDING, bytes_of(NULL, 0), (double)pending);
+    }
+}
+
 static void write_metrics(void *context, struct buffer *body)
 {
     struct worker *worker = context;
@@ -86,6 +99,7 @@ static void write_metrics(void *context, struct buffer *body)
               is_ready(worker, reason, sizeof(reason)) ? 1 : 0);
     set_queue_gauges(worker);
     set_task_gauges(worker);
+    set_job_gauges(worker);
     metrics_write(worker->metrics, body);
 }
 
