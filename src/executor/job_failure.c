@@ -177,9 +177,8 @@ static struct cause cause_of_pod(const struct job_pod *pod, struct arena *arena)
 static struct cause cause_of(struct json job, const struct job_pod *pod, struct arena *arena)
 {
     struct bytes reason = job_reason(job, arena);
-    bool pod_tells =
-        pod && pod->state == JOB_POD_ENDED && pod->reason.length > 0 && pod->exit_code != 0;
-    if (bytes_equal(reason, BYTES("DeadlineExceeded")) && !pod_tells) {
+    /* Its controller deletes the pod, whose own end is then a mere SIGTERM. */
+    if (bytes_equal(reason, BYTES("DeadlineExceeded"))) {
         return (struct cause){"DeadlineExceeded", "the Job did not end before its deadline"};
     }
     if (pod && (pod->exit_code != 0 || bytes_equal(pod->reason, BYTES("OOMKilled")))) {
