@@ -12,7 +12,7 @@
 #define MAX_CONNECTIONS      16
 #define MAX_IDLE_CONNECTIONS 4
 #define MAX_IDLE_HANDLES     8
-#define MAX_UNREAD_BYTES     (16 * 1024 * 1024) /* of a stream, within one turn of the loop */
+#define MAX_UNREAD_BYTES     ((size_t)16 * 1024 * 1024) /* of a stream, in one turn of the loop */
 #define UPLOAD_BUFFER_BYTES  16384
 #define KEEPALIVE_IDLE_S     30
 #define KEEPALIVE_INTERVAL_S 5
@@ -348,9 +348,10 @@ static int tune_socket(void *context, curl_socket_t descriptor, curlsocktype pur
 
 /* Client */
 
-/* Debian's libcurl brings GnuTLS along for protocols that we never speak, and GnuTLS would set itself
- * up before main: a megabyte of memory and its PKCS#11 modules. This is its own way to be told not to
- * (gnutls.h: GNUTLS_SKIP_GLOBAL_INIT); the linker exports it, for the library to find. */
+/* Debian's libcurl brings GnuTLS along for protocols that we never speak, and GnuTLS would set
+ * itself up before main: a megabyte of memory and its PKCS#11 modules. This is its own way to be
+ * told not to (gnutls.h: GNUTLS_SKIP_GLOBAL_INIT); the linker exports it, for the library to find.
+ */
 int _gnutls_global_init_skip(void);
 
 __attribute__((visibility("default"))) int _gnutls_global_init_skip(void)

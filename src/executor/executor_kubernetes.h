@@ -43,13 +43,13 @@ struct executor *executor_kubernetes_new(struct loop *loop,
 
 /* Tells whether the Job called `job_name` exists; `ok` false when that could not be found out.
  * Copies the names. */
-void executor_kubernetes_check_receipt(struct executor *executor, struct bytes job_name,
+void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_name,
                                        void (*on_found)(void *context, bool ok, bool exists),
                                        void *context);
 
 /* Unfinished Jobs of this worker: those whose pod runs, and those whose pod does not (yet). For
  * metrics. */
-void executor_kubernetes_count(const struct executor *executor, size_t *ret_running,
+void executor_kubernetes_count(const struct executor *base, size_t *ret_running,
                                size_t *ret_pending);
 
 #endif

@@ -134,9 +134,11 @@ static void fetch_log(struct finishing *finishing)
     const char *query = arena_format(finishing->arena, "container=%.*s&tailLines=" RESULT_LOG_LINES,
                                      BYTES_FORMAT(finishing->pod.container));
     buffer_init(&finishing->log, JOB_RESULT_MAX_LOG_BYTES);
-    finishing->call =
-        kubernetes_api_stream(finishing->executor->api, EXECUTOR_KUBERNETES_PODS, name, query,
-                              MAX_LOG_LINE_BYTES, on_log_line, on_log_end, finishing);
+    finishing->call = kubernetes_api_stream(
+        finishing->executor->api,
+        &(struct kubernetes_request){
+            .resource = EXECUTOR_KUBERNETES_PODS, .name = name, .query = query},
+        MAX_LOG_LINE_BYTES, on_log_line, on_log_end, finishing);
 }
 
 /* The pod */
@@ -192,8 +194,10 @@ static void find_pod(struct finishing *finishing, const struct job_entry *entry)
     }
     const char *query = arena_format(
         finishing->arena, "labelSelector=batch.kubernetes.io%%2Fjob-name%%3D%s", finishing->name);
-    finishing->call = kubernetes_api_call(finishing->executor->api, "GET", EXECUTOR_KUBERNETES_PODS,
-                                          NULL, query, bytes_of(NULL, 0), on_pods, finishing);
+    finishing->call = kubernetes_api_call(
+        finishing->executor->api,
+        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_PODS, .query = query}, on_pods,
+        finishing);
 }
 
 /* The Job */
@@ -235,9 +239,10 @@ void executor_kubernetes_consider(struct executor_kubernetes *executor, struct j
     memcpy(finishing->name, entry->name, sizeof(finishing->name));
     entry->is_completing = true;
     list_append(&executor->completions, &finishing->node);
-    finishing->call =
-        kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, finishing->name, NULL,
-                            bytes_of(NULL, 0), on_job_read, finishing);
+    finishing->call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS, .name = finishing->name},
+        on_job_read, finishing);
 }
 
 void executor_kubernetes_end_completions(struct executor_kubernetes *executor)
@@ -303,16 +308,25 @@ static void say_farewell(void *context)
     struct kubernetes_api *api = farewell->executor->api;
     if (farewell->is_marked) {
         /* Without the policy the API would leave the pods running. */
-        farewell->call = kubernetes_api_call(api, "DELETE", EXECUTOR_KUBERNETES_JOBS,
-                                             farewell->name, "propagationPolicy=Background",
-                                             bytes_of(NULL, 0), on_farewell, farewell);
+        farewell->call = kubernetes_api_call(
+            api,
+            &(struct kubernetes_request){.method = "DELETE",
+                                         .resource = EXECUTOR_KUBERNETES_JOBS,
+                                         .name = farewell->name,
+                                         .query = "propagationPolicy=Background"},
+            on_farewell, farewell);
         return;
     }
     struct buffer patch;
     buffer_init(&patch, 1024);
     kubernetes_job_append_reported(&patch, farewell->executor->options.result_ttl_s);
-    farewell->call = kubernetes_api_call(api, "PATCH", EXECUTOR_KUBERNETES_JOBS, farewell->name,
-                                         NULL, buffer_view(&patch), on_farewell, farewell);
+    farewell->call =
+        kubernetes_api_call(api,
+                            &(struct kubernetes_request){.method = "PATCH",
+                                                         .resource = EXECUTOR_KUBERNETES_JOBS,
+                                                         .name = farewell->name,
+                                                         .body = buffer_view(&patch)},
+                            on_farewell, farewell);
     buffer_fini(&patch);
 }
 

@@ -71,8 +71,10 @@ void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_n
     struct check *check = new_check(executor, job_name);
     check->on_found = on_found;
     check->context = context;
-    check->call = kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, check->name,
-                                      NULL, bytes_of(NULL, 0), on_receipt, check);
+    check->call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS, .name = check->name},
+        on_receipt, check);
 }
 
 /* Take-over */
@@ -102,8 +104,13 @@ static void on_orphan(void *context, const struct kubernetes_answer *answer)
         struct buffer patch;
         buffer_init(&patch, 1024);
         kubernetes_job_append_owner(&patch, executor->options.instance_id, job.resource_version);
-        check->call = kubernetes_api_call(executor->api, "PATCH", EXECUTOR_KUBERNETES_JOBS,
-                                          check->name, NULL, buffer_view(&patch), on_taken, check);
+        check->call =
+            kubernetes_api_call(executor->api,
+                                &(struct kubernetes_request){.method = "PATCH",
+                                                             .resource = EXECUTOR_KUBERNETES_JOBS,
+                                                             .name = check->name,
+                                                             .body = buffer_view(&patch)},
+                                on_taken, check);
         buffer_fini(&patch);
     } else {
         end_check(check);
@@ -134,8 +141,10 @@ static void take_over(struct executor_kubernetes *executor)
             continue;
         }
         struct check *check = new_check(executor, name);
-        check->call = kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS,
-                                          check->name, NULL, bytes_of(NULL, 0), on_orphan, check);
+        check->call = kubernetes_api_call(
+            executor->api,
+            &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS, .name = check->name},
+            on_orphan, check);
         begun++;
     }
 }
@@ -170,8 +179,11 @@ static void delete_lease(struct executor_kubernetes *executor, struct bytes owne
     char name[64];
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%.*s", BYTES_FORMAT(owner));
     struct check *check = new_check(executor, owner);
-    check->call = kubernetes_api_call(executor->api, "DELETE", EXECUTOR_KUBERNETES_LEASES, name,
-                                      NULL, bytes_of(NULL, 0), on_lease_deleted, check);
+    check->call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){
+            .method = "DELETE", .resource = EXECUTOR_KUBERNETES_LEASES, .name = name},
+        on_lease_deleted, check);
 }
 
 static void see_lease(struct executor_kubernetes *executor, struct json object, struct arena *arena)
@@ -205,8 +217,8 @@ static void sort_leases(struct executor_kubernetes *executor)
     void *value = NULL;
     while (map_next(executor->leases, &position, &owner, &value)) {
         struct foreign_lease *lease = value;
-        bool is_over =
-            loop_now_ms(executor->loop) - lease->changed_ms > 4 * EXECUTOR_KUBERNETES_LEASE_MS;
+        bool is_over = loop_now_ms(executor->loop) - lease->changed_ms
+                       > INT64_C(4) * EXECUTOR_KUBERNETES_LEASE_MS;
         if (!lease->is_listed) {
             (void)map_remove(executor->leases, owner);
             memory_free(&lease);
@@ -296,9 +308,10 @@ static void read_lease(struct executor_kubernetes *executor)
 {
     char name[64];
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
-    executor->lease_call =
-        kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_LEASES, name, NULL,
-                            bytes_of(NULL, 0), on_lease_read, executor);
+    executor->lease_call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_LEASES, .name = name},
+        on_lease_read, executor);
 }
 
 static void note_renewal(struct executor_kubernetes *executor, struct json lease)
@@ -352,8 +365,12 @@ static void send_lease(struct executor_kubernetes *executor)
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
     executor->lease_sent_ms = loop_now_ms(executor->loop);
     executor->lease_call =
-        kubernetes_api_call(executor->api, is_new ? "POST" : "PUT", EXECUTOR_KUBERNETES_LEASES,
-                            is_new ? NULL : name, NULL, buffer_view(&body), on_renewed, executor);
+        kubernetes_api_call(executor->api,
+                            &(struct kubernetes_request){.method = is_new ? "POST" : "PUT",
+                                                         .resource = EXECUTOR_KUBERNETES_LEASES,
+                                                         .name = is_new ? NULL : name,
+                                                         .body = buffer_view(&body)},
+                            on_renewed, executor);
     buffer_fini(&body);
 }
 
@@ -365,10 +382,12 @@ static void on_tick(void *context)
         send_lease(executor);
     }
     if (!executor->list_call) {
-        executor->list_call =
-            kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_LEASES, NULL,
-                                "labelSelector=app.kubernetes.io%2Fmanaged-by%3Dpetiole",
-                                bytes_of(NULL, 0), on_leases, executor);
+        executor->list_call = kubernetes_api_call(
+            executor->api,
+            &(struct kubernetes_request){
+                .resource = EXECUTOR_KUBERNETES_LEASES,
+                .query = "labelSelector=app.kubernetes.io%2Fmanaged-by%3Dpetiole"},
+            on_leases, executor);
     }
     executor_kubernetes_sweep(executor);
 }
@@ -395,7 +414,9 @@ void executor_kubernetes_disown(struct executor_kubernetes *executor)
     kubernetes_api_cancel(&executor->lease_call);
     kubernetes_api_cancel(&executor->list_call);
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
-    executor->lease_call =
-        kubernetes_api_call(executor->api, "DELETE", EXECUTOR_KUBERNETES_LEASES, name, NULL,
-                            bytes_of(NULL, 0), on_disowned, executor);
+    executor->lease_call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){
+            .method = "DELETE", .resource = EXECUTOR_KUBERNETES_LEASES, .name = name},
+        on_disowned, executor);
 }

@@ -130,8 +130,10 @@ static void on_posted(void *context, const struct kubernetes_answer *answer)
         break;
     case KUBERNETES_EXISTS:
         submission->call =
-            kubernetes_api_call(executor->api, "GET", EXECUTOR_KUBERNETES_JOBS, submission->name,
-                                NULL, bytes_of(NULL, 0), on_existing, submission);
+            kubernetes_api_call(executor->api,
+                                &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS,
+                                                             .name = submission->name},
+                                on_existing, submission);
         break;
     case KUBERNETES_CONFLICT:
     case KUBERNETES_QUOTA:
@@ -153,8 +155,11 @@ static void post(void *context)
 {
     struct submission *submission = context;
     submission->call =
-        kubernetes_api_call(submission->executor->api, "POST", EXECUTOR_KUBERNETES_JOBS, NULL, NULL,
-                            bytes_from_text(submission->body), on_posted, submission);
+        kubernetes_api_call(submission->executor->api,
+                            &(struct kubernetes_request){.method = "POST",
+                                                         .resource = EXECUTOR_KUBERNETES_JOBS,
+                                                         .body = bytes_from_text(submission->body)},
+                            on_posted, submission);
 }
 
 /* Building */

@@ -80,9 +80,12 @@ json_t *job_tree_get(const json_t *tree, const char *pointer)
 {
     char name[MAX_NAME_BYTES];
     if (*pointer == '\0') {
-        json_t *whole = NULL;
-        memcpy(&whole, &tree, sizeof(whole)); /* as in jansson, borrowed is not const */
-        return whole;
+        union {
+            const json_t *constant;
+            json_t *whole;
+        } borrowed = {.constant = tree}; /* as in jansson, what is borrowed is not const */
+
+        return borrowed.whole;
     }
     json_t *found = NULL;
     while (*pointer) {
@@ -215,6 +218,20 @@ static json_t *make_entry(struct making *making, const struct yaml *container, s
     return value;
 }
 
+/* Puts entry `index` of `node` into `made`. */
+static bool add_entry(struct making *making, const struct yaml *node, size_t index, json_t *made)
+{
+    const struct yaml *key = node->entries[index].key;
+    json_t *value = make_entry(making, node, index);
+    if (!value) {
+        return false;
+    }
+    int failed = key ? json_object_setn_new(made, key->text.data ? key->text.data : "",
+                                            key->text.length, value)
+                     : json_array_append_new(made, value);
+    return !failed || fail(making, node, "a key is no UTF-8 text");
+}
+
 static json_t *make_node(struct making *making, const struct yaml *node)
 {
     if (++making->node_count > JOB_TREE_MAX_NODES) {
@@ -225,15 +242,9 @@ static json_t *make_node(struct making *making, const struct yaml *node)
     }
     json_t *made = node->type == YAML_MAPPING ? json_object() : json_array();
     for (size_t i = 0; i < node->count; i++) {
-        json_t *value = make_entry(making, node, i);
-        struct bytes key = node->entries[i].key ? node->entries[i].key->text : (struct bytes){0};
-        int failed = !value ? 1
-                     : json_is_array(made)
-                         ? json_array_append_new(made, value)
-                         : json_object_setn_new(made, key.data ? key.data : "", key.length, value);
-        if (failed) {
+        if (!add_entry(making, node, i, made)) {
             json_decref(made);
-            return value ? fail(making, node, "a key is no UTF-8 text") : NULL;
+            return NULL;
         }
     }
     return made;

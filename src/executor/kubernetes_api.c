@@ -45,11 +45,11 @@ struct kubernetes_call {
     struct http_request *request;
     kubernetes_answer_fn *on_answer;
     void *context;
-    bool has_name;                                     /* one object, not a collection */
-    bool is_in_line;                                   /* on_line is running */
-    bool is_cancelled;                                 /* by on_line */
-    void (*on_line)(void *context, struct bytes line); /* streams only */
-    struct buffer line;                                /* its beginning */
+    bool has_name;               /* one object, not a collection */
+    bool is_in_line;             /* on_line is running */
+    bool is_cancelled;           /* by on_line */
+    kubernetes_line_fn *on_line; /* streams only */
+    struct buffer line;          /* its beginning */
 };
 
 /* Tokens */
@@ -314,11 +314,11 @@ static void append_encoded(struct buffer *buffer, struct bytes text, bool keeps_
     }
 }
 
-static void append_url(struct buffer *url, const struct kubernetes_api *api, const char *resource,
-                       const char *name)
+static void append_url(struct buffer *url, const struct kubernetes_api *api,
+                       const struct kubernetes_request *request)
 {
-    bool is_outside = resource[0] == '/';
-    struct bytes group = bytes_from_text(is_outside ? resource + 1 : resource);
+    bool is_outside = request->resource[0] == '/';
+    struct bytes group = bytes_from_text(is_outside ? request->resource + 1 : request->resource);
     size_t space = bytes_find(group, ' ');
     struct bytes kind = bytes_skip(group, space + 1);
     group.length = space;
@@ -330,9 +330,9 @@ static void append_url(struct buffer *url, const struct kubernetes_api *api, con
         append_encoded(url, bytes_from_text(api->namespace_name), false);
     }
     (void)buffer_format(url, "/%.*s", BYTES_FORMAT(kind));
-    if (name) {
+    if (request->name) {
         (void)buffer_append_byte(url, '/');
-        append_encoded(url, bytes_from_text(name), true);
+        append_encoded(url, bytes_from_text(request->name), true);
     }
 }
 
@@ -360,27 +360,27 @@ static struct kubernetes_call *new_call(struct kubernetes_api *api, const char *
     return call;
 }
 
-struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api, const char *method,
-                                            const char *resource, const char *name,
-                                            const char *query, struct bytes body,
+struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
+                                            const struct kubernetes_request *request,
                                             kubernetes_answer_fn *on_answer, void *context)
 {
+    const char *method = request->method ? request->method : "GET";
     bool is_patch = strcmp(method, "PATCH") == 0;
     bool is_change = is_patch || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0;
-    struct kubernetes_call *call = new_call(api, name, on_answer, context);
+    struct kubernetes_call *call = new_call(api, request->name, on_answer, context);
     struct buffer url;
     buffer_init(&url, MAX_URL_BYTES);
-    append_url(&url, api, resource, name);
-    append_query(&url, query, is_change);
+    append_url(&url, api, request);
+    append_query(&url, request->query, is_change);
     (void)buffer_append_byte(&url, '\0');
     struct http_call http = {
         .method = method,
         .url = url.data,
         .bearer_token = current_token(api),
-        .content_type = body.length == 0 ? NULL
-                        : is_patch       ? "application/merge-patch+json"
-                                         : "application/json",
-        .body = body,
+        .content_type = request->body.length == 0 ? NULL
+                        : is_patch                ? "application/merge-patch+json"
+                                                  : "application/json",
+        .body = request->body,
         .timeout_ms = CALL_TIMEOUT_MS,
         .max_answer_bytes = MAX_ANSWER_BYTES,
     };
@@ -389,19 +389,18 @@ struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api, const ch
     return call;
 }
 
-struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api, const char *resource,
-                                              const char *name, const char *query,
-                                              size_t max_line_bytes,
-                                              void (*on_line)(void *context, struct bytes line),
+struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api,
+                                              const struct kubernetes_request *request,
+                                              size_t max_line_bytes, kubernetes_line_fn *on_line,
                                               kubernetes_answer_fn *on_answer, void *context)
 {
-    struct kubernetes_call *call = new_call(api, name, on_answer, context);
+    struct kubernetes_call *call = new_call(api, request->name, on_answer, context);
     call->on_line = on_line;
     buffer_init(&call->line, max_line_bytes);
     struct buffer url;
     buffer_init(&url, MAX_URL_BYTES);
-    append_url(&url, api, resource, name);
-    append_query(&url, query, false);
+    append_url(&url, api, request);
+    append_query(&url, request->query, false);
     (void)buffer_append_byte(&url, '\0');
     struct http_call http = {
         .method = "GET",

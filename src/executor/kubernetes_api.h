@@ -42,6 +42,7 @@ struct kubernetes_answer {
 };
 
 typedef void(kubernetes_answer_fn)(void *context, const struct kubernetes_answer *answer);
+typedef void(kubernetes_line_fn)(void *context, struct bytes line);
 
 /* Returns new; copies what it needs of `kubeconfig`. Tokens from files are read again at most once
  * a minute and after a 401. */
@@ -57,14 +58,20 @@ const char *kubernetes_api_namespace(const struct kubernetes_api *api);
 /* The loop that it runs on, borrowed. */
 struct loop *kubernetes_api_loop(const struct kubernetes_api *api);
 
-/* Sends one request. `resource` is what follows the namespace, with its group's root: "batch/v1
- * jobs", "v1 pods", "coordination.k8s.io/v1 leases"; a slash before it means outside of any
- * namespace; `name` one object, or one and its subresource, "x/log" (NULL: the collection);
- * `query` what follows the "?" (NULL: nothing). `body` may be empty. PATCH is a merge patch.
- * Everything is copied. The callback comes once, from the loop. */
-struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api, const char *method,
-                                            const char *resource, const char *name,
-                                            const char *query, struct bytes body,
+/* What to ask for; members that are left out are NULL. Borrowed for the call alone. */
+struct kubernetes_request {
+    const char *method; /* NULL: GET. PATCH is a merge patch */
+    /* what follows the namespace, with its group's root: "batch/v1 jobs", "v1 pods",
+     * "coordination.k8s.io/v1 leases"; a slash before it means outside of any namespace */
+    const char *resource;
+    const char *name;  /* one object, or one and its subresource, "x/log"; NULL: the collection */
+    const char *query; /* what follows the "?" */
+    struct bytes body; /* may be empty */
+};
+
+/* Sends one request. The callback comes once, from the loop. */
+struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
+                                            const struct kubernetes_request *request,
                                             kubernetes_answer_fn *on_answer, void *context);
 
 /* Ends a call without its callback; leaves NULL; accepts NULL. Valid until the callback. */
@@ -72,10 +79,9 @@ void kubernetes_api_cancel(struct kubernetes_call **call);
 
 /* As kubernetes_api_call for a stream: `on_line` gets each line (at most `max_line_bytes`; a longer
  * one ends the stream with BUSY), borrowed; then on_answer when it has ended. */
-struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api, const char *resource,
-                                              const char *name, const char *query,
-                                              size_t max_line_bytes,
-                                              void (*on_line)(void *context, struct bytes line),
+struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api,
+                                              const struct kubernetes_request *request,
+                                              size_t max_line_bytes, kubernetes_line_fn *on_line,
                                               kubernetes_answer_fn *on_answer, void *context);
 
 #endif

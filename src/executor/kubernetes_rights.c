@@ -94,8 +94,11 @@ static struct kubernetes_call *ask(struct kubernetes_api *api, struct review *re
     append_member(&body, "resource", review->right->resource);
     append_member(&body, "subresource", review->right->subresource);
     (void)buffer_append_text(&body, "}}}");
-    struct kubernetes_call *call = kubernetes_api_call(api, "POST", REVIEWS, NULL, NULL,
-                                                       buffer_view(&body), on_review, review);
+    struct kubernetes_call *call =
+        kubernetes_api_call(api,
+                            &(struct kubernetes_request){
+                                .method = "POST", .resource = REVIEWS, .body = buffer_view(&body)},
+                            on_review, review);
     buffer_fini(&body);
     return call;
 }

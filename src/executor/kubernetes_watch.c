@@ -209,8 +209,9 @@ static void ask_for_page(struct kubernetes_watch *watch)
         append_encoded(&query, buffer_view(&watch->next_page));
     }
     (void)buffer_append_byte(&query, '\0');
-    watch->call = kubernetes_api_call(watch->api, "GET", watch->resource, NULL, query.data,
-                                      (struct bytes){0}, on_page, watch);
+    watch->call = kubernetes_api_call(
+        watch->api, &(struct kubernetes_request){.resource = watch->resource, .query = query.data},
+        on_page, watch);
     buffer_fini(&query);
 }
 
@@ -285,8 +286,9 @@ static void ask_for_changes(struct kubernetes_watch *watch)
     (void)buffer_append_byte(&query, '\0');
     watch->has_seen_change = false;
     watch->watch_began_ms = loop_now_ms(loop_of(watch));
-    watch->call = kubernetes_api_stream(watch->api, watch->resource, NULL, query.data,
-                                        MAX_LINE_BYTES, on_line, on_watch_end, watch);
+    watch->call = kubernetes_api_stream(
+        watch->api, &(struct kubernetes_request){.resource = watch->resource, .query = query.data},
+        MAX_LINE_BYTES, on_line, on_watch_end, watch);
     buffer_fini(&query);
 }
 

@@ -70,8 +70,9 @@ static void on_done(void *context)
 
 static void try_server(struct trial *trial, const struct kubeconfig *kubeconfig)
 {
-    (void)kubernetes_api_call(trial->api, "GET", "batch/v1 jobs", NULL, "limit=1",
-                              (struct bytes){0}, on_list, trial);
+    (void)kubernetes_api_call(
+        trial->api, &(struct kubernetes_request){.resource = "batch/v1 jobs", .query = "limit=1"},
+        on_list, trial);
     wait_for_answer(trial);
     if (!trial->is_reached) {
         return;

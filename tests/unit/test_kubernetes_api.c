@@ -113,7 +113,12 @@ static void run_until_answers(struct fixture *f, int count)
 static void ask(struct fixture *f, const char *method, const char *name, const char *query,
                 const char *body)
 {
-    (void)kubernetes_api_call(f->api, method, "batch/v1 jobs", name, query, bytes_from_text(body),
+    (void)kubernetes_api_call(f->api,
+                              &(struct kubernetes_request){.method = method,
+                                                           .resource = "batch/v1 jobs",
+                                                           .name = name,
+                                                           .query = query,
+                                                           .body = bytes_from_text(body)},
                               on_answer, f);
     run_until_answers(f, f->answers + 1);
 }
@@ -142,12 +147,18 @@ static void makes_paths(void **state)
     assert_asked(f, "POST /apis/batch/v1/namespaces/tenant-a/jobs?fieldValidation=Strict&"
                     "fieldManager=petiole HTTP");
     assert_non_null(strstr(http_server_last(f->server), "Content-Type: application/json\r\n"));
-    (void)kubernetes_api_call(f->api, "GET", "v1 pods", "p/log", "tailLines=5", (struct bytes){0},
+    (void)kubernetes_api_call(f->api,
+                              &(struct kubernetes_request){
+                                  .resource = "v1 pods", .name = "p/log", .query = "tailLines=5"},
                               on_answer, f);
     run_until_answers(f, 4);
     assert_asked(f, "GET /api/v1/namespaces/tenant-a/pods/p/log?tailLines=5 HTTP");
-    (void)kubernetes_api_call(f->api, "POST", "/authorization.k8s.io/v1 selfsubjectaccessreviews",
-                              NULL, NULL, BYTES("{}"), on_answer, f);
+    (void)kubernetes_api_call(f->api,
+                              &(struct kubernetes_request){
+                                  .method = "POST",
+                                  .resource = "/authorization.k8s.io/v1 selfsubjectaccessreviews",
+                                  .body = BYTES("{}")},
+                              on_answer, f);
     run_until_answers(f, 5);
     assert_asked(f, "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews?");
 }
@@ -181,8 +192,7 @@ static void tells_answers_apart(void **state)
          "{\"reason\":\"Conflict\",\"message\":\"Operation cannot be fulfilled on resourcequotas "
          "\\\"q\\\": the object has been modified\"}",
          KUBERNETES_QUOTA},
-        {403,
-         "{\"reason\":\"Forbidden\",\"message\":\"jobs \\\"a\\\" is forbidden: exceeded quota: q\"}",
+        {403, "{\"reason\":\"Forbidden\",\"message\":\"jobs \\\"a\\\": exceeded quota: q\"}",
          KUBERNETES_QUOTA},
         {403, "{\"reason\":\"Forbidden\",\"message\":\"cannot create resource\"}",
          KUBERNETES_REFUSED},
@@ -267,8 +277,9 @@ static struct kubernetes_call *stream(struct fixture *f, const char *chunks, siz
 {
     f->head = CHUNKED;
     f->body = chunks;
-    return kubernetes_api_stream(f->api, "v1 pods", NULL, "watch=1", max_line_bytes, on_line,
-                                 on_answer, f);
+    return kubernetes_api_stream(
+        f->api, &(struct kubernetes_request){.resource = "v1 pods", .query = "watch=1"},
+        max_line_bytes, on_line, on_answer, f);
 }
 
 static void cuts_a_stream_into_lines(void **state)
