@@ -1,4 +1,4 @@
-"""A real control plane and a node for all tests of this folder.
+"""A real control plane and a node for all tests of this folder, and for each test its own Redis.
 
 KUBECONFIG is used when it names a control plane without nodes of its own, as `cluster.py up` makes
 one: a test never touches a cluster where somebody's pods run. Else a control plane is started.
@@ -6,19 +6,40 @@ one: a test never touches a cluster where somebody's pods run. Else a control pl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from celery import Celery
+from cluster import Cluster
+from fake_kubelet import NODE, FakeKubelet
+from gate_proxy import GateProxy
+from job_watch import JobWatch
+from kube_client import TRANSIENT_ERRORS, ApiError
+from kubernetes_worker import KubernetesWorker
+from program import Program
+from publication_watch import PublicationWatch
+from redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support" / "cluster"))
+LOG_TAIL = 6000
+TENANTS = ("tenant-admin", "tenant-user")
+PROGRAMS = pytest.StashKey[list[Program]]()
 
-from cluster import Cluster  # noqa: E402 - the path above makes it known
-from fake_kubelet import NODE, FakeKubelet  # noqa: E402
-from kube_client import TRANSIENT_ERRORS, ApiError  # noqa: E402
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    """Show the end of each program's log with a failure."""
+    report = yield
+    if report.failed:
+        for program in item.stash.get(PROGRAMS, []):
+            report.sections.append((program.log_path.name, program.log()[-LOG_TAIL:]))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +70,9 @@ def own_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def kubelet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubelet]:
     """A node that really runs the pods of `cluster`, with the tests' own Python."""
-    with FakeKubelet(cluster, tmp_path_factory.mktemp("kubelet")) as running:
+    shim = f"{ROOT / 'python-shim' / 'src'}:{Path(__file__).parent}"
+    folder = tmp_path_factory.mktemp("kubelet")
+    with FakeKubelet(cluster, folder, pythonpath=shim) as running:
         yield running
 
 
@@ -63,6 +86,109 @@ def own_kubelet(
         return
     with FakeKubelet(own_cluster, tmp_path_factory.mktemp("own-kubelet")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def job_watch(cluster: Cluster) -> Iterator[JobWatch]:
+    """Count the Jobs of all namespaces, from the first test that asks."""
+    watch = JobWatch(cluster.client)
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Run a redis-server that keeps nothing."""
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """Return a client of database 0, where messages are."""
+    with contextlib.closing(redis_server.client(0)) as client:
+        yield client
+
+
+@pytest.fixture
+def publications(broker: redis.Redis) -> Iterator[PublicationWatch]:
+    """Count the publications of results on the test's Redis."""
+    watch = PublicationWatch(broker)
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[[int], GateProxy]]:
+    """Return a function that starts a proxy in front of a port."""
+    with contextlib.ExitStack() as stack:
+
+        def make(port: int) -> GateProxy:
+            proxy = GateProxy(port)
+            stack.callback(proxy.close)
+            return proxy
+
+        yield make
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Celery]:
+    """Return a client app of the test's Redis."""
+    app = Celery(
+        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
+    )
+    yield app
+    # What is left of a test must not look for its Redis when it is garbage at last.
+    app.backend.remove_pending_result = lambda result: result
+    app.backend.result_consumer.stop()
+    app.backend.client.close()
+    app.close()
+
+
+@pytest.fixture
+def start_worker(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    kubelet: FakeKubelet,
+    redis_server: RedisServer,
+    tmp_path: Path,
+) -> Iterator[Callable[..., KubernetesWorker]]:
+    """Return a function that starts a worker of a tenant and waits until it is ready.
+
+    At the end a worker that still runs must end with exit code 0, and what the workers left in the
+    tenants' namespaces is deleted.
+    """
+    workers: list[Program] = []
+    request.node.stash[PROGRAMS] = workers
+
+    def start(tasks: dict[str, Any], *, wait: bool = True, **rest: Any) -> KubernetesWorker:
+        rest.setdefault("name", f"w{len(workers)}")
+        worker = KubernetesWorker(cluster, redis_server, tmp_path, tasks, **rest)
+        workers.append(worker)
+        return worker.wait_ready() if wait else worker
+
+    yield start
+    endings = []
+    for worker in workers:
+        was_running = worker.is_running()
+        worker.stop()
+        if was_running and worker.process.returncode != 0:
+            endings.append((worker.log_path.name, worker.process.returncode))
+    for tenant in TENANTS:
+        _clear(cluster, tenant)
+    assert not endings, f"exit codes {endings}"
+
+
+def _clear(cluster: Cluster, namespace: str) -> None:
+    """Delete the Jobs, pods and Leases that are of workers."""
+    selector = "labelSelector=app.kubernetes.io/managed-by%3Dpetiole"
+    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.client.request("DELETE", f"{jobs}?{selector}&propagationPolicy=Background")
+    cluster.client.request("DELETE", f"{leases}?{selector}")
+    cluster.client.request("DELETE", f"{pods}?{selector}&gracePeriodSeconds=0")
 
 
 def _given_cluster(folder: Path) -> Cluster | None:
@@ -85,7 +211,7 @@ def _given_cluster(folder: Path) -> Cluster | None:
 def _apply_tenants(cluster: Cluster) -> None:
     cluster.apply(ROOT / "k8s/tenants/namespaces.yaml")
     cluster.apply(ROOT / "k8s/tenants/ns-user-quota.yaml")
-    for tenant in ("tenant-admin", "tenant-user"):
+    for tenant in TENANTS:
         overlay = ROOT / "k8s/overlays" / tenant
         cluster.apply(overlay, ("ServiceAccount", "Role", "RoleBinding"))
         cluster.wait(f"/api/v1/namespaces/{tenant}/serviceaccounts/default", bool)

@@ -1,0 +1,64 @@
+"""The Celery app inside the pods, and of the clients that send its tasks."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, Task
+
+
+class UnluckyError(Exception):
+    """A class of the app's own."""
+
+
+app = Celery("pods", set_as_current=False)
+app.conf.broker_connection_retry_on_startup = True
+
+
+@app.task(name="pods.add")
+def add(x: int, y: int) -> int:
+    """Return the sum."""
+    return x + y
+
+
+@app.task(name="pods.fail")
+def fail(message: str) -> None:
+    """Raise the app's own exception."""
+    raise UnluckyError(message)
+
+
+@app.task(name="pods.big")
+def big(size: int) -> str:
+    """Return a text of that many characters, of every printable kind."""
+    print("a line of the task's own")
+    return "".join(chr(33 + index * 7 % 90) for index in range(size))
+
+
+@app.task(name="pods.crash")
+def crash(code: int) -> None:
+    """End the process with this exit code, without a word."""
+    print("about to crash", flush=True)
+    os._exit(code)
+
+
+@app.task(name="pods.hog")
+def hog() -> None:
+    """Take more memory than the container may, on the first try."""
+    held = bytearray(b"x") * (200 << 20)
+    time.sleep(60 + len(held) * 0)
+
+
+@app.task(name="pods.hog_once", bind=True)
+def hog_once(self: Task) -> int:
+    """Do so on the first try alone; return which try it is."""
+    if self.request.retries == 0:
+        hog()
+    return int(self.request.retries)
+
+
+@app.task(name="pods.where", bind=True)
+def where(self: Task, **values: Any) -> dict[str, Any]:
+    """Return what the task knows about itself, and the keyword arguments."""
+    return {"id": self.request.id, "tenant": os.environ.get("TENANT"), "values": values}

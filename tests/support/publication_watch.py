@@ -1,0 +1,64 @@
+"""An independent witness of the results that are published: every message, per task."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from typing import Any
+
+import redis
+from waiting import wait_for
+
+HEAD = "celery-task-meta-"
+READY_STATES = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+class PublicationWatch:
+    """Subscribes to the channels of all results on a Redis server, from its start to `stop`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        """Begin; `client` is borrowed until `stop`."""
+        self._client = client
+        self._seen: dict[str, list[dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub.psubscribe(**{f"{HEAD}*": self._see})
+        self._thread = self._pubsub.run_in_thread(sleep_time=0.05, daemon=True)
+        wait_for(lambda: client.publish(f"{HEAD}first", "{}"), what="the subscription")
+
+    def stop(self) -> None:
+        """End it."""
+        self._thread.stop()
+        self._thread.join()
+        self._pubsub.close()
+
+    def documents(self, task_id: str) -> list[dict[str, Any]]:
+        """Return what was published for the task, in order."""
+        with self._lock:
+            return list(self._seen.get(task_id, []))
+
+    def results(self, task_id: str) -> list[str]:
+        """Return the final states that were published for the task, in order."""
+        return [each["status"] for each in self.documents(task_id) if is_ready(each)]
+
+    def tasks(self) -> set[str]:
+        """Return the ids of the tasks with a published final state."""
+        with self._lock:
+            return {task_id for task_id, seen in self._seen.items() if any(map(is_ready, seen))}
+
+    def sync(self) -> None:
+        """Return when everything that was published until now has been seen."""
+        marker = f"marker-{uuid.uuid4()}"
+        self._client.publish(HEAD + marker, "{}")
+        wait_for(lambda: self.documents(marker), what="the marker of the subscriber")
+
+    def _see(self, message: dict[str, Any]) -> None:
+        task_id = message["channel"].decode().removeprefix(HEAD)
+        with self._lock:
+            self._seen.setdefault(task_id, []).append(json.loads(message["data"]))
+
+
+def is_ready(document: dict[str, Any]) -> bool:
+    """Return whether a document is of a state that does not change any more."""
+    return document.get("status") in READY_STATES
