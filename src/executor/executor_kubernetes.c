@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "executor/executor_kubernetes_private.h"
 
-#define CLOSE_MS 2000 /* contracts: Shutdown */
+#define CLOSE_MS 900 /* contracts: the worker is gone within 2 s of the signal */
 
 struct executor_kubernetes *executor_kubernetes_of(const struct executor *base)
 {

@@ -127,8 +127,12 @@ static void on_stored(void *context, bool ok, const struct error *error)
 static void store(struct report *report)
 {
     struct pipeline *pipeline = report->pipeline;
-    if (report->document.length == 0 || !pipeline->backend) {
+    if (report->document.length == 0) {
         settle(report);
+        return;
+    }
+    if (!pipeline->backend) {
+        abandon(report); /* closed since the document was made */
         return;
     }
     pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,

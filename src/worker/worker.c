@@ -10,8 +10,12 @@
 #include "worker/settings_redis.h"
 #include "worker/worker_private.h"
 
-#define DURABLE_DRAIN_MS 1500 /* contracts: Jobs' executor is gone 2 s after the signal */
-#define FLUSH_MS         5000
+/* contracts, Shutdown: with Jobs alone the worker is gone within 2 s of the signal, whatever is
+ * away. Results of tasks that ran here exist nowhere else, and get more time. */
+#define DURABLE_DRAIN_MS 500
+#define DRAIN_LOOK_MS    100
+#define DURABLE_FLUSH_MS 500
+#define DIRECT_FLUSH_MS  5000
 
 /* Readiness */
 
@@ -162,22 +166,27 @@ static void on_part_closed(void *context)
     }
 }
 
+static void on_broker_closed(void *context)
+{
+    struct worker *worker = context;
+    worker->broker = NULL;
+    pipeline_set_broker(worker->pipeline, NULL);
+    on_part_closed(worker);
+}
+
 static void on_backend_closed(void *context)
 {
     struct worker *worker = context;
     worker->backend = NULL;
     pipeline_set_backend(worker->pipeline, NULL);
     if (worker->broker) {
-        struct broker *broker = worker->broker;
-        worker->broker = NULL;
-        pipeline_set_broker(worker->pipeline, NULL);
-        worker->open_parts++;
-        broker->ops->close(broker, FLUSH_MS, on_part_closed, worker);
+        worker->broker->ops->close(worker->broker, worker->flush_ms, on_broker_closed, worker);
+    } else {
+        on_part_closed(worker);
     }
-    on_part_closed(worker);
 }
 
-/* The second pass: everything is idle, so results are flushed, then acknowledgements. */
+/* The second pass: nothing runs any more, so results are flushed, then acknowledgements. */
 static void close_parts(struct worker *worker)
 {
     worker->phase = WORKER_CLOSING;
@@ -191,7 +200,7 @@ static void close_parts(struct worker *worker)
         }
     }
     if (worker->backend) {
-        worker->backend->ops->close(worker->backend, FLUSH_MS, on_backend_closed, worker);
+        worker->backend->ops->close(worker->backend, worker->flush_ms, on_backend_closed, worker);
     } else {
         on_backend_closed(worker);
     }
@@ -225,9 +234,25 @@ static void close_executors(struct worker *worker, bool durable, bool kill)
     }
 }
 
+static bool has_executors(const struct worker *worker)
+{
+    for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
+        if (worker->executors[index].executor) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What has not been reported by now need not be waited for: it is in unacked, or in a Job. */
 static void on_drain_deadline(void *context)
 {
-    close_executors(context, true, false);
+    struct worker *worker = context;
+    loop_start_timer(worker->loop, &worker->drain_timer, DRAIN_LOOK_MS);
+    close_executors(worker, true, false);
+    if (!has_executors(worker) && pipeline_count(worker->pipeline, REQUEST_RUNNING) == 0) {
+        close_parts(worker);
+    }
 }
 
 void worker_on_idle(void *context)
@@ -240,12 +265,28 @@ void worker_on_idle(void *context)
         return;
     }
     close_executors(worker, true, false);
+    if (!has_executors(worker)) {
+        close_parts(worker);
+    } /* else the closing of the last one comes back here */
+}
+
+static bool has_direct_executors(const struct worker *worker)
+{
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
-        if (worker->executors[index].executor) {
-            return; /* its closing will come back here */
+        const struct executor *executor = worker->executors[index].executor;
+        if (executor && !executor->ops->is_durable) {
+            return true;
         }
     }
-    close_parts(worker);
+    return false;
+}
+
+static void start_drain_timer(struct worker *worker)
+{
+    worker->flush_ms = has_direct_executors(worker) ? DIRECT_FLUSH_MS : DURABLE_FLUSH_MS;
+    worker->drain_timer.on_due = on_drain_deadline;
+    worker->drain_timer.context = worker;
+    loop_start_timer(worker->loop, &worker->drain_timer, DURABLE_DRAIN_MS);
 }
 
 static void drain(struct worker *worker)
@@ -253,10 +294,8 @@ static void drain(struct worker *worker)
     log_write(LOG_WARNING, "worker: Warm shutdown (MainProcess)");
     worker->phase = WORKER_DRAINING;
     pipeline_stop(worker->pipeline, false);
+    start_drain_timer(worker);
     close_executors(worker, false, false);
-    worker->drain_timer.on_due = on_drain_deadline;
-    worker->drain_timer.context = worker;
-    loop_start_timer(worker->loop, &worker->drain_timer, DURABLE_DRAIN_MS);
 }
 
 static void recall(struct worker *worker)
@@ -264,6 +303,9 @@ static void recall(struct worker *worker)
     log_write(LOG_WARNING, "worker: Cold shutdown (MainProcess)");
     worker->phase = WORKER_RECALLING;
     pipeline_stop(worker->pipeline, true);
+    if (!timer_is_armed(&worker->drain_timer)) {
+        start_drain_timer(worker);
+    }
     close_executors(worker, false, true);
     close_executors(worker, true, false);
 }
