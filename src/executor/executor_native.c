@@ -487,6 +487,13 @@ static void on_close(void *context)
     on_closed(closed_context);
 }
 
+static void end_runs(struct executor_native *native)
+{
+    list_for_each(node, following, &native->runs) {
+        end_run(list_entry(node, struct native_run, node), RUN_IS_KILLED, KILL_GRACE_MS);
+    }
+}
+
 static void native_close(struct executor *executor, bool kill, void (*on_closed)(void *context),
                          void *context)
 {
@@ -496,14 +503,16 @@ static void native_close(struct executor *executor, bool kill, void (*on_closed)
         native->on_closed = on_closed;
         native->closed_context = context;
     }
+    /* All that wait first: a thread whose body was ended would begin the next one. */
     list_for_each(node, following, &native->runs) {
         struct native_run *run = list_entry(node, struct native_run, node);
-        if (kill) {
-            end_run(run, RUN_IS_KILLED, KILL_GRACE_MS);
-        } else if (native_pool_withdraw(native->pool, &run->job)) {
+        if (native_pool_withdraw(native->pool, &run->job)) {
             set_withdrawn_outcome(run);
             finish_early(run);
         }
+    }
+    if (kill) {
+        end_runs(native);
     }
     defer_close(native);
 }
