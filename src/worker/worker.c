@@ -473,6 +473,19 @@ static bool take_pidfile(const struct worker *worker, const char **ret_path, str
     return true;
 }
 
+/* Closes what was built before something was found to be wrong; nothing is connected yet. */
+static void close_unstarted(struct worker *worker)
+{
+    if (!worker->pipeline) {
+        return;
+    }
+    worker->phase = WORKER_RECALLING;
+    pipeline_stop(worker->pipeline, true);
+    close_executors(worker, false, true);
+    close_executors(worker, true, false);
+    loop_run(worker->loop);
+}
+
 static int run(struct worker *worker)
 {
     struct error error = {0};
@@ -488,6 +501,7 @@ static int run(struct worker *worker)
         exit_code = worker->exit_code;
     } else {
         (void)fprintf(stderr, "petiole: %s\n", error.message);
+        close_unstarted(worker);
     }
     if (pidfile) {
         pidfile_remove(pidfile);
