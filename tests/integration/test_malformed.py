@@ -223,9 +223,7 @@ def test_envelope_without_delivery_members(
     drop(*missing)(envelope)
     broker.lpush(TENANT, json.dumps(envelope))
     wait_settled(broker)
-    wait_for(
-        lambda: stored(backend, envelope["headers"]["id"]) or worker.log_count(ANY)
-    )
+    wait_for(lambda: stored(backend, envelope["headers"]["id"]) or worker.log_count(ANY))
     assert client.send_task(ADD, (1, 2)).get(timeout=10) == 3
 
 
