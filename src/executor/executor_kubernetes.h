@@ -3,16 +3,16 @@
  * the message, it is named after it, and whoever owns it reports it, this worker or, after its
  * death, another one. Nothing of a running task is kept here but a few hundred bytes.
  *
- *   submit ─> render ─> POST ─ 201 ──────────────────────────> on_started     (the delivery can
- *     be acknowledged)
- *                        ├─── 409 AlreadyExists ─> GET, ours? ─> on_started, or on_finished
- *                          JobNameConflict
+ *   submit ─> render ─> POST ─ 201 ─> on_started: the delivery can be acknowledged
+ *                        ├─── 409 AlreadyExists ─> GET, is it ours? ─> on_started
+ *                        │                         else on_finished, JobNameConflict
  *                        ├─── quota, busy, no answer ─> again, later
- *                        └─── refused ─> on_finished FAILURE
- *   watch of Jobs ─> finished ─> its pod's status ─> on_completed ─> forget ─> PATCH: reported,
- *     TTL
- *   Lease petiole-<instance id>, 15 s: Jobs of an owner whose Lease has run out are taken over by
- *     a PATCH with resourceVersion.
+ *                        └─── refused ─> on_finished, FAILURE
+ *
+ *   watch ─> Job finished ─> its pod's report ─> on_completed ─> forget ─> PATCH: reported, TTL
+ *
+ *   Lease petiole-<instance id>, 15 s: the Jobs of an owner whose Lease has run out are taken over,
+ *   each by a PATCH with resourceVersion.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_H
 #define PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_H
