@@ -203,7 +203,7 @@ format: ## Rewrite the C sources with clang-format-14 and the Python sources wit
 	@tests/checks/check_python.sh --fix
 
 lint: $(LIBRARY) ## Run clang-tidy-14 over the C sources
-	@printf '%s\n' $(SOURCES) $(MAIN) | xargs -P 2 -n 4 sh -c \
+	@printf '%s\n' $(SOURCES) $(MAIN) | xargs -P 2 -n 1 sh -c \
 	    'clang-tidy-14 --quiet "$$@" -- -std=c11 $(DEFINES) -Isrc -Iinclude $(LIBRARY_CFLAGS)' lint
 
 # --- trying and installing -----------------------------------------------------------------------------------

@@ -21,10 +21,13 @@ struct list {
 
 #define list_entry(node_pointer, type, member) CONTAINER_OF(node_pointer, type, member)
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): names that are declared take no parentheses. */
 /* Walks `list_pointer`; `next` is read ahead, so the body may remove `node`, and nothing else. */
 #define list_for_each(node, following, list_pointer)                                               \
     for (struct list_node *node = (list_pointer)->head.next, *following = node->next;              \
          node != &(list_pointer)->head; node = following, following = node->next)
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void list_init(struct list *list)
 {
