@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -48,4 +49,9 @@ void memory_free_at(void *pointer_to_storage)
     free(storage);
     storage = NULL;
     memcpy(pointer_to_storage, &storage, sizeof(storage));
+}
+
+void memory_trim(void)
+{
+    (void)malloc_trim(0);
 }

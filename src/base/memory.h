@@ -33,6 +33,9 @@ void *memory_resize(void *storage, size_t count, size_t size);
 void memory_free_at(void *pointer_to_storage);
 #define memory_free(pointer_to_storage) memory_free_at(pointer_to_storage)
 
+/* Gives what is free back to the system, for a process that rests after work. */
+void memory_trim(void);
+
 /* For locals: `char *text CLEANUP(memory_free_at) = ...`. */
 
 /* Arena */

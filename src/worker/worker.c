@@ -13,6 +13,7 @@
 /* contracts, Shutdown: with Jobs alone the worker is gone within 2 s of the signal, whatever is
  * away. Results of tasks that ran here exist nowhere else, and get more time. */
 #define DURABLE_DRAIN_MS 500
+#define TRIM_EVERY_MS    10000
 #define DRAIN_LOOK_MS    100
 #define DURABLE_FLUSH_MS 500
 #define DIRECT_FLUSH_MS  5000
@@ -402,6 +403,17 @@ static void print_banner(const struct worker *worker)
     buffer_fini(&pool);
 }
 
+/* A worker that rests holds no more memory than it needs to rest. */
+static void on_trim(void *context)
+{
+    struct worker *worker = context;
+    worker->trim_timer = (struct timer){.on_due = on_trim, .context = worker};
+    loop_start_timer(worker->loop, &worker->trim_timer, TRIM_EVERY_MS);
+    if (pipeline_is_idle(worker->pipeline)) {
+        memory_trim();
+    }
+}
+
 static void make_instance_id(struct worker *worker)
 {
     (void)snprintf(worker->instance_id, sizeof(worker->instance_id), "%016llx",
@@ -497,6 +509,7 @@ static int run(struct worker *worker)
     }
     if (prepare(worker, &error)) {
         worker_parts_start(worker);
+        on_trim(worker);
         loop_run(worker->loop);
         exit_code = worker->exit_code;
     } else {

@@ -60,7 +60,8 @@ struct worker {
     int broker_attempts;
     bool backend_is_up;
     bool has_said_ready;
-    int open_parts;           /* closing callbacks that are still to come */
+    int open_parts; /* closing callbacks that are still to come */
+    struct timer trim_timer;
     int64_t flush_ms;         /* how long closing may take to flush what is left */
     struct timer drain_timer; /* when durable executors are closed though they are not idle */
     struct timer outbox_timer;
