@@ -126,6 +126,16 @@ static enum kubernetes_verdict judge_forbidden(const struct kubernetes_answer *a
     return is_quota ? KUBERNETES_QUOTA : KUBERNETES_REFUSED;
 }
 
+/* Only the API server's own word counts: a Job that is not found has failed, and the page of a proxy
+ * or load balancer on the way says nothing about it. */
+static enum kubernetes_verdict judge_not_found(const struct kubernetes_call *call,
+                                               const struct kubernetes_answer *answer)
+{
+    bool is_object = call->has_name && has_reason(answer->body, "NotFound")
+                     && !is_about(answer->body, "namespaces");
+    return is_object ? KUBERNETES_NOT_FOUND : KUBERNETES_REFUSED;
+}
+
 static enum kubernetes_verdict judge(const struct kubernetes_call *call,
                                      const struct kubernetes_answer *answer,
                                      const struct error *error)
@@ -144,8 +154,7 @@ static enum kubernetes_verdict judge(const struct kubernetes_call *call,
     case STATUS_FORBIDDEN:
         return judge_forbidden(answer);
     case STATUS_NOT_FOUND:
-        return call->has_name && !is_about(answer->body, "namespaces") ? KUBERNETES_NOT_FOUND
-                                                                       : KUBERNETES_REFUSED;
+        return judge_not_found(call, answer);
     case STATUS_GONE:
         return KUBERNETES_GONE;
     case STATUS_UNAUTHORIZED:

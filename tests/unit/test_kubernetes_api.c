@@ -199,6 +199,8 @@ static void tells_answers_apart(void **state)
         {404, "{\"reason\":\"NotFound\",\"details\":{\"kind\":\"jobs\"}}", KUBERNETES_NOT_FOUND},
         {404, "{\"reason\":\"NotFound\",\"details\":{\"kind\":\"namespaces\"}}",
          KUBERNETES_REFUSED},
+        {404, "404 page not found", KUBERNETES_REFUSED},
+        {404, "{\"error\":\"no such route\"}", KUBERNETES_REFUSED},
         {410, "{\"reason\":\"Expired\"}", KUBERNETES_GONE},
         {401, "{\"reason\":\"Unauthorized\"}", KUBERNETES_BUSY},
         {400, "{\"reason\":\"BadRequest\"}", KUBERNETES_REFUSED},
