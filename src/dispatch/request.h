@@ -8,6 +8,8 @@
  *     v    │                                                    │
  *   SCHEDULED (waits for its ETA)         an outcome on the spot ┘
  *
+ * A durable executor that cannot begin it now gives it back: RUNNING ──> READY.
+ *
  * request_move is the only writer of `state`. Pure.
  */
 #ifndef PETIOLE_DISPATCH_REQUEST_H
@@ -43,6 +45,7 @@ struct request {
     struct list_node node; /* the pipeline's list for its state */
     double started_wall_s;
     int64_t started_ms;
+    unsigned attempts;   /* a durable executor's: how often it could not begin it */
     void *executor_data; /* the executor's, while RUNNING */
     void *report_data;   /* the pipeline's, while REPORTING */
 };

@@ -63,8 +63,9 @@ struct executor_events {
     /* Direct: the task's body begins. Durable: the Job exists; `receipt` is its name; the request
      * is the caller's again. `is_adopted`: it existed already. */
     void (*on_started)(void *context, struct request *request, struct bytes receipt);
-    /* Direct: it has ended. Durable: it ended before a Job existed (bad value, refused, lost
-     * lease). Exactly once per submit that had no durable on_started. */
+    /* Direct: it has ended. Durable: it ended before a Job existed (bad value, refused); REJECT with
+     * requeue: it can be tried again now, after another look at its lease. Exactly once per submit
+     * that had no durable on_started. */
     void (*on_finished)(void *context, struct request *request, const struct outcome *outcome);
     /* Durable only: the pod has begun to run (for STARTED). */
     void (*on_running)(void *context, const struct completion *running);

@@ -12,13 +12,10 @@ struct submission {
     struct request *request; /* borrowed until started or finished */
     char name[JOB_NAME_SIZE];
     char *body; /* owned by jansson's allocator: the Job as JSON */
-    unsigned attempts;
     struct loop_call begin;
     struct timer timer;
     struct kubernetes_call *call;
 };
-
-static void post(void *context);
 
 /* Takes the submission out of the books and gives its request. */
 static struct request *end_submission(struct submission *submission)
@@ -63,18 +60,25 @@ static void started(struct submission *submission)
     executor_kubernetes_check_closed(executor);
 }
 
-/* Tries again later; when closing, the message goes back instead: its Job's name keeps it
- * single. */
+static void give_back(void *context)
+{
+    struct outcome outcome;
+    executor_given_back(&outcome);
+    end_with(context, &outcome);
+}
+
+/* Is to be tried again later, but never from here: while it waits, another worker may restore its
+ * message, run it, and let its Job go. So it is given back when the time has come, and its lease is
+ * confirmed before the next POST. When closing, it goes back at once. */
 static void try_later(struct submission *submission, int64_t asked_ms)
 {
     struct executor_kubernetes *executor = submission->executor;
     if (executor->is_closing) {
-        struct outcome outcome = {.kind = OUTCOME_REJECT, .requeue = true};
-        end_with(submission, &outcome);
+        give_back(submission);
         return;
     }
-    int64_t delay_ms =
-        loop_backoff_ms(executor->loop, RETRY_FIRST_MS, submission->attempts++, RETRY_MOST_MS);
+    int64_t delay_ms = loop_backoff_ms(executor->loop, RETRY_FIRST_MS,
+                                       submission->request->attempts++, RETRY_MOST_MS);
     loop_start_timer(executor->loop, &submission->timer, asked_ms > delay_ms ? asked_ms : delay_ms);
 }
 
@@ -94,7 +98,7 @@ static void on_existing(void *context, const struct kubernetes_answer *answer)
     struct submission *submission = context;
     submission->call = NULL;
     if (answer->verdict == KUBERNETES_NOT_FOUND) {
-        submission->attempts = 0;
+        submission->request->attempts = 0;
         try_later(submission, 0); /* it went between the two requests */
         return;
     }
@@ -151,9 +155,8 @@ static void on_posted(void *context, const struct kubernetes_answer *answer)
     }
 }
 
-static void post(void *context)
+static void post(struct submission *submission)
 {
-    struct submission *submission = context;
     submission->call =
         kubernetes_api_call(submission->executor->api,
                             &(struct kubernetes_request){.method = "POST",
@@ -208,7 +211,7 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     submission->executor = executor;
     submission->request = request;
     submission->begin = (struct loop_call){.function = begin, .context = submission};
-    submission->timer = (struct timer){.on_due = post, .context = submission};
+    submission->timer = (struct timer){.on_due = give_back, .context = submission};
     list_append(&executor->submissions, &submission->node);
     executor->submission_count++;
     loop_defer(executor->loop, &submission->begin);

@@ -369,11 +369,26 @@ static void on_started(void *context, struct request *request, struct bytes rece
     pipeline_store_started(pipeline, request);
 }
 
+/* The Job could not be made, for now. Its lease is old by then, so everything is looked at again. */
+static void begin_again(struct pipeline *pipeline, struct request *request)
+{
+    struct pipeline_lane *lane = lane_of(pipeline, request);
+    request_move(request, REQUEST_READY);
+    list_prepend(&lane->ready, &request->node);
+    lane->ready_count++;
+}
+
 static void on_finished(void *context, struct request *request, const struct outcome *outcome)
 {
     struct pipeline *pipeline = context;
+    bool is_durable = lane_of(pipeline, request)->executor->ops->is_durable;
+    bool is_given_back = is_durable && outcome->kind == OUTCOME_REJECT && outcome->requeue;
     pipeline->running_count--;
-    pipeline_report(pipeline, request, outcome, NULL);
+    if (is_given_back && pipeline->is_accepting) {
+        begin_again(pipeline, request);
+    } else {
+        pipeline_report(pipeline, request, outcome, NULL);
+    }
     pipeline_touch(pipeline);
 }
 

@@ -23,7 +23,8 @@ static bool is_drawn(enum request_state from, enum request_state to)
         {REQUEST_THROTTLED, REQUEST_RECEIVED}, {REQUEST_THROTTLED, REQUEST_DONE},
         {REQUEST_READY, REQUEST_RUNNING},      {REQUEST_READY, REQUEST_REPORTING},
         {REQUEST_READY, REQUEST_DONE},         {REQUEST_RUNNING, REQUEST_REPORTING},
-        {REQUEST_RUNNING, REQUEST_DONE},       {REQUEST_REPORTING, REQUEST_DONE},
+        {REQUEST_RUNNING, REQUEST_READY},      {REQUEST_RUNNING, REQUEST_DONE},
+        {REQUEST_REPORTING, REQUEST_DONE},
     };
 
     for (size_t index = 0; index < ARRAY_LENGTH(moves); index++) {
