@@ -269,10 +269,18 @@ static bool is_error(const redisReply *reply)
     return reply && reply->type == REDIS_REPLY_ERROR;
 }
 
+/* A server or proxy that knows no AUTH repeats the password: "unknown command 'AUTH', with args
+ * beginning with: ..." (redis/src/server.c: rejectCommandFormat). */
 static void on_auth(void *context, const redisReply *reply)
 {
+    struct redis_link *link = context;
+    struct error error;
     if (is_error(reply)) {
-        refuse(context, ERROR_REFUSED, "AUTH", reply);
+        const char *arguments = strstr(reply->str, ", with args");
+        int length = (int)(arguments ? (size_t)(arguments - reply->str) : (size_t)reply->len);
+        (void)error_set(&error, ERROR_REFUSED, "%s: AUTH was refused: %.*s", link->url.display,
+                        length, reply->str);
+        go_down(link, &error);
     }
 }
 

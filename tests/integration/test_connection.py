@@ -79,6 +79,18 @@ def test_wrong_password(
     assert not worker.log_contains("ready.")
 
 
+@pytest.mark.petiole_only
+def test_a_server_that_knows_no_auth(
+    make_redis: Callable[..., RedisServer], start_program: Callable[..., Any]
+) -> None:
+    """Redis repeats the arguments of a command that it does not know; the log does not."""
+    server = make_redis(options=(("rename-command", 'AUTH ""'),))
+    url = server.url(0, "app", SECRET)
+    worker = start_program(PetioleWorker, settings={"broker_url": url, "result_backend": url})
+    worker.wait_log(r"AUTH was refused: ERR unknown command")
+    assert SECRET not in worker.log()
+
+
 def test_tls(
     make_redis: Callable[..., RedisServer],
     certificates: Path,
