@@ -160,7 +160,7 @@ static void read_report(struct finishing *finishing)
     }
 }
 
-/* Takes the last pod of the list that has ended. */
+/* Takes the last pod of the list that ended as the Job did, else the last one. */
 static void on_pods(void *context, const struct kubernetes_answer *answer)
 {
     struct finishing *finishing = context;
@@ -174,15 +174,23 @@ static void on_pods(void *context, const struct kubernetes_answer *answer)
     struct json_walk walk = json_walk(json_get(list, "items"));
     struct json item;
     while (json_next_element(&walk, &item)) {
-        job_failure_read_pod(item, finishing->arena, &finishing->pod);
-        finishing->has_pod = true;
+        struct job_pod pod;
+        bool is_complete = finishing->job.is_complete;
+        job_failure_read_pod(item, finishing->arena, &pod);
+        if (job_failure_fits(&pod, is_complete) || !finishing->has_pod
+            || !job_failure_fits(&finishing->pod, is_complete)) {
+            finishing->pod = pod;
+            finishing->has_pod = true;
+        }
     }
     read_report(finishing);
 }
 
+/* What is known of a pod may be older than the end of the Job: then the pods are read again. */
 static void find_pod(struct finishing *finishing, const struct job_entry *entry)
 {
-    if (entry->pod) {
+    const struct kubernetes_job *job = &finishing->job;
+    if (entry->pod && (!job->is_finished || job_failure_fits(&entry->pod->pod, job->is_complete))) {
         finishing->pod = entry->pod->pod;
         finishing->pod.name = arena_copy(finishing->arena, entry->pod->pod.name);
         finishing->pod.container = arena_copy(finishing->arena, entry->pod->pod.container);

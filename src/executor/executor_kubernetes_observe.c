@@ -280,8 +280,8 @@ void executor_kubernetes_sweep(struct executor_kubernetes *executor)
     void *value = NULL;
     while (map_next(executor->jobs, &position, &name, &value)) {
         struct job_entry *entry = value;
-        if (entry->exists && entry->is_mine && is_past_grace(executor, entry)) {
-            entry->is_stuck = true;
+        if (!entry->is_completing) { /* and while it waits for the API, its pod may begin to run */
+            entry->is_stuck = entry->exists && entry->is_mine && is_past_grace(executor, entry);
         }
         executor_kubernetes_consider(executor, entry);
     }

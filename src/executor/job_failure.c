@@ -109,6 +109,11 @@ bool job_failure_is_stuck(const struct job_pod *pod)
                || is_one_of(pod->reason, config_reasons) || is_one_of(pod->reason, create_reasons));
 }
 
+bool job_failure_fits(const struct job_pod *pod, bool job_is_complete)
+{
+    return pod->state == JOB_POD_ENDED && (pod->exit_code == 0) == job_is_complete;
+}
+
 /* The reason of the Job's condition Failed or FailureTarget; empty: none. */
 static struct bytes job_reason(struct json job, struct arena *arena)
 {

@@ -39,6 +39,10 @@ void job_failure_read_pod(struct json pod, struct arena *arena, struct job_pod *
  * container that cannot be made). */
 bool job_failure_is_stuck(const struct job_pod *pod);
 
+/* Whether the end of this pod is how its Job ended: with backoffLimit a Job has pods that failed
+ * before the one that counts, and a container that is started again has ended before. */
+bool job_failure_fits(const struct job_pod *pod, bool job_is_complete);
+
 /* Makes `ret_outcome` the FAILURE of a Job that has none of the runner's reports. `job` is the Job
  * object (or JSON_TYPE_ABSENT); `pod` is NULL when there is none; `log_tail` may be empty. */
 void job_failure_explain(struct json job, const struct job_pod *pod, struct bytes log_tail,

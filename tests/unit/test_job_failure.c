@@ -142,6 +142,22 @@ static void test_knows_what_will_not_come_by_itself(void **state)
     assert_int_equal(pod.state, JOB_POD_WAITING);
 }
 
+static void test_tells_which_pod_ended_as_its_job_did(void **state)
+{
+    struct job_pod pod;
+    job_failure_read_pod(parsed(POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0}"))),
+                         *state, &pod);
+    assert_true(job_failure_fits(&pod, true));
+    assert_false(job_failure_fits(&pod, false));
+    job_failure_read_pod(parsed(POD("Failed", STATE("\"terminated\": {\"exitCode\": 1}"))), *state,
+                         &pod);
+    assert_false(job_failure_fits(&pod, true));
+    assert_true(job_failure_fits(&pod, false));
+    job_failure_read_pod(parsed(POD("Running", STATE("\"running\": {}"))), *state, &pod);
+    assert_false(job_failure_fits(&pod, true));
+    assert_false(job_failure_fits(&pod, false));
+}
+
 static void test_shows_the_end_of_the_log(void **state)
 {
     char log[5000];
@@ -163,6 +179,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_names_the_cause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_named_container_decides, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_knows_what_will_not_come_by_itself, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tells_which_pod_ended_as_its_job_did, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_shows_the_end_of_the_log, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
