@@ -253,13 +253,18 @@ static size_t count_places(const struct pipeline *pipeline)
     return places > waiting ? places - waiting : 0;
 }
 
+static bool may_take_more(const struct pipeline *pipeline)
+{
+    return pipeline->is_accepting && pipeline->reporting_count < pipeline->options.max_reports;
+}
+
 static void update_places(void *context)
 {
     struct pipeline *pipeline = context;
-    for (size_t index = 0; pipeline->is_accepting && index < TASK_EXECUTOR_COUNT; index++) {
+    for (size_t index = 0; may_take_more(pipeline) && index < TASK_EXECUTOR_COUNT; index++) {
         pump(pipeline, &pipeline->lanes[index]);
     }
-    size_t places = pipeline->is_accepting ? count_places(pipeline) : 0;
+    size_t places = may_take_more(pipeline) ? count_places(pipeline) : 0;
     if (pipeline->broker) {
         pipeline->broker->ops->set_free_places(pipeline->broker, places);
     }

@@ -43,8 +43,11 @@ struct pipeline_options {
     struct strategy_rules rules;
     struct message_rules message_rules;
     struct result_document_options document;
-    int64_t result_expires_s;   /* 0: for ever */
-    size_t lookahead;           /* worker_lookahead */
+    int64_t result_expires_s; /* 0: for ever */
+    size_t lookahead;         /* worker_lookahead */
+    /* With so many results waiting for their backend, nothing more is taken or begun: a broker that
+     * is there would fill the memory while the backend is away. */
+    size_t max_reports;
     const char *namespace_name; /* of the outbox */
     /* Called when nothing runs or is reported any more, after pipeline_stop. */
     void (*on_idle)(void *context);

@@ -15,6 +15,7 @@
 #include "worker/worker_private.h"
 
 #define MAX_BODY_BYTES ((size_t)512 << 20) /* Redis' own limit of a value */
+#define MAX_REPORTS    ((size_t)4096) /* far more than are under way with a backend that answers */
 
 /* Telemetry */
 
@@ -98,6 +99,7 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .document = {settings->result_extended, worker->node_name, &worker->timezone},
         .result_expires_s = (int64_t)settings->result_expires,
         .lookahead = (size_t)settings->worker_lookahead,
+        .max_reports = MAX_REPORTS,
         .namespace_name = settings->tenant,
         .on_idle = worker_on_idle,
         .on_executor_ready = worker_on_executor_ready,

@@ -71,6 +71,11 @@ static void play_lookahead(struct world *world, char *const *words)
     world->options.lookahead = strtoul(words[1], NULL, 10);
 }
 
+static void play_reports(struct world *world, char *const *words)
+{
+    world->options.max_reports = strtoul(words[1], NULL, 10);
+}
+
 static void play_results(struct world *world, char *const *words)
 {
     world->has_backend = strcmp(words[1], "none") != 0;
@@ -170,6 +175,7 @@ static void play_words(struct world *world, char *const *words)
         {"EXECUTOR", player_executor_init},
         {"TYPE", play_type},
         {"LOOKAHEAD", play_lookahead},
+        {"REPORTS", play_reports},
         {"RESULTS", play_results},
         {"READY", play_ready},
         {"DELIVER", player_broker_deliver},

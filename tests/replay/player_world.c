@@ -168,6 +168,7 @@ void world_init(struct world *world, const char *scenario)
         .document = {.node_name = "celery@replay", .timezone = &world->utc},
         .result_expires_s = 86400,
         .lookahead = 2,
+        .max_reports = 100,
         .namespace_name = "tenant-user",
         .on_idle = on_idle,
         .on_executor_ready = on_executor_ready,
