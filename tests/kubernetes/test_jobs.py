@@ -36,13 +36,14 @@ def send(client: Celery, task: str, *args: Any, **options: Any) -> AsyncResult:
 
 def failure_of(result: AsyncResult, timeout_s: float = 30.0) -> Exception:
     """Return what the client's get() raises."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test looks at it
+    with pytest.raises(Exception) as caught:
         result.get(timeout=timeout_s)
     assert not isinstance(caught.value, TimeoutError), "no result"
     return caught.value
 
 
 def test_a_task_is_one_job_and_its_result_comes_back(
+    *,
     start_worker: StartWorker,
     client: Celery,
     broker: redis.Redis,
@@ -288,6 +289,7 @@ def test_a_message_that_no_job_can_carry_is_too_large(
     ],
 )
 def test_a_bad_value_fails_its_task_without_a_job(
+    *,
     start_worker: StartWorker,
     client: Celery,
     job_watch: JobWatch,
@@ -421,6 +423,7 @@ def test_a_job_that_somebody_deletes_fails_its_task(
 
 
 def test_the_end_of_a_worker_leaves_jobs_alone_and_the_next_one_reports_them(
+    *,
     start_worker: StartWorker,
     client: Celery,
     cluster: Cluster,
