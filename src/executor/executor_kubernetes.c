@@ -55,7 +55,23 @@ static int64_t largest_request(const void *context, const char *resource)
     return largest;
 }
 
-/* contracts, Quota: unfinished Jobs never exceed what fits, plus one. */
+/* contracts, Quota: the unfinished Jobs of all workers never exceed what fits, plus one for each
+ * worker. So under a quota a worker makes its Jobs one after the other: what it cannot see of the
+ * others' is the one that each of them is just making. */
+static size_t limit_by_quota(struct executor_kubernetes *executor, size_t free_count)
+{
+    struct job_quota_jobs jobs = {.unfinished =
+                                      executor->present_count + executor->submission_count};
+    executor_kubernetes_count_pods(executor, &jobs.counted, &jobs.leaving);
+    size_t fits = job_quota_capacity(&executor->quota, largest_request, executor, &jobs,
+                                     executor->options.reserve_pods);
+    if (fits == JOB_QUOTA_UNLIMITED) {
+        return free_count;
+    }
+    bool has_room = executor->submission_count == 0 && jobs.unfinished <= fits;
+    return has_room && free_count > 0 ? 1 : 0;
+}
+
 static size_t free_slots(const struct executor *base)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
@@ -64,14 +80,8 @@ static size_t free_slots(const struct executor *base)
     if (!executor->is_ready || executor->is_closing) {
         return 0;
     }
-    if (executor->quota.count > 0) {
-        struct job_quota_jobs jobs = {.unfinished = taken};
-        executor_kubernetes_count_pods(executor, &jobs.counted, &jobs.leaving);
-        size_t fits = job_quota_capacity(&executor->quota, largest_request, executor, &jobs,
-                                         executor->options.reserve_pods);
-        most = fits < most ? fits + 1 : most;
-    }
-    return most > taken ? most - taken : 0;
+    size_t free_count = most > taken ? most - taken : 0;
+    return executor->quota.count > 0 ? limit_by_quota(executor, free_count) : free_count;
 }
 
 static size_t running_count(const struct executor *base)

@@ -37,7 +37,11 @@ static void drop_facts(struct job_entry *entry)
 /* Counts `entry` in (+1) or out (-1): call before and after its marks change. */
 static void count(struct executor_kubernetes *executor, const struct job_entry *entry, int step)
 {
-    if (entry->exists && entry->is_mine && !entry->is_finished && !entry->is_reported) {
+    if (!entry->exists || entry->is_finished || entry->is_reported) {
+        return;
+    }
+    executor->present_count += (size_t)step;
+    if (entry->is_mine) {
         executor->unfinished_count += (size_t)step;
         executor->waiting_count += entry->is_active ? 0 : (size_t)step;
     }
@@ -97,10 +101,9 @@ void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, 
     *ret_leaving = 0;
     while (map_next(executor->jobs, &position, &name, &value)) {
         const struct job_entry *entry = value;
-        bool is_ours = entry->exists && entry->is_mine;
-        *ret_counted +=
-            is_ours && !entry->is_finished && entry->is_active && entry->changed_ms <= lately_ms;
-        *ret_leaving += is_ours && entry->is_finished && entry->changed_ms > lately_ms;
+        bool is_lasting = entry->changed_ms <= lately_ms;
+        *ret_counted += entry->exists && !entry->is_finished && entry->is_active && is_lasting;
+        *ret_leaving += entry->exists && entry->is_finished && !is_lasting;
     }
 }
 

@@ -71,7 +71,8 @@ struct executor_kubernetes {
     size_t template_count;
 
     struct map *jobs;        /* name -> struct job_entry */
-    size_t unfinished_count; /* of ours */
+    size_t present_count;    /* unfinished Jobs of all workers of the namespace */
+    size_t unfinished_count; /* of those, ours */
     size_t waiting_count;    /* of those, without a pod that the quota counts */
     struct list submissions;
     size_t submission_count;
@@ -136,8 +137,8 @@ struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *exe
 /* Puts a Job that was just created or adopted into the books. */
 void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name);
 
-/* Of our own Jobs: how many have had a pod long enough for the quota to count it, and how many have
- * ended so short a while ago that it may still do so. */
+/* Of all workers' Jobs: how many have had a pod long enough for the quota to count it, and how many
+ * have ended so short a while ago that it may still do so. */
 void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, size_t *ret_counted,
                                     size_t *ret_leaving);
 
