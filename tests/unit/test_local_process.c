@@ -199,7 +199,7 @@ static void test_dies_with_its_parent(void **state)
     if (worker == 0) {
         (void)close(output[0]);
         fixture->log_descriptor = output[1];
-        bool is_started = start(fixture, "/bin/sleep", "1000", NULL);
+        bool is_started = start(fixture, "/bin/sh", "exec sleep 1000", NULL);
         (void)!write(output[1], is_started ? "1" : "0", 1);
         (void)pause();
         _exit(0);
