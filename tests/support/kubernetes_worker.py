@@ -27,6 +27,25 @@ def worker_kubeconfig(cluster: Cluster, tenant: str, folder: Path, port: int | N
     return behind
 
 
+def worker_settings(
+    redis_port: int, tenant: str, tasks: Mapping[str, str | Mapping[str, object]]
+) -> dict[str, object]:
+    """Return the settings of a tenant's worker; see KubernetesWorker."""
+    rows: dict[str, object] = {}
+    for name, row in tasks.items():
+        options = {"job_template": row} if isinstance(row, str) else dict(row)
+        rows[name] = {"executor": "kubernetes", **options}
+    return {
+        "broker_url": f"redis://{HOST}:{redis_port}/0",
+        "result_backend": f"redis://{HOST}:{redis_port}/1",
+        "broker_transport_options": {"visibility_timeout": 2},
+        "kubernetes_namespace": tenant,
+        "kubernetes_result_ttl": 1,
+        "plugins": [],
+        "tasks": rows,
+    }
+
+
 class KubernetesWorker(PetioleWorker):
     """`petiole worker` of one tenant.
 
@@ -49,20 +68,7 @@ class KubernetesWorker(PetioleWorker):
         **rest: Any,
     ) -> None:
         """Start the worker; see wait_ready."""
-        rows: dict[str, object] = {}
-        for name, row in tasks.items():
-            options = {"job_template": row} if isinstance(row, str) else dict(row)
-            rows[name] = {"executor": "kubernetes", **options}
-        port = redis_port or redis_server.port
-        own = {
-            "broker_url": f"redis://{HOST}:{port}/0",
-            "result_backend": f"redis://{HOST}:{port}/1",
-            "broker_transport_options": {"visibility_timeout": 2},
-            "kubernetes_namespace": tenant,
-            "kubernetes_result_ttl": 1,
-            "plugins": [],
-            "tasks": rows,
-        }
+        own = worker_settings(redis_port or redis_server.port, tenant, tasks)
         kubeconfig = worker_kubeconfig(cluster, tenant, folder, api_port)
         super().__init__(
             folder,
