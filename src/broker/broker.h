@@ -116,10 +116,10 @@ struct broker_ops {
      * delivery may be freed right after the call. */
     void (*settle)(struct broker *broker, struct delivery *delivery, enum settlement settlement,
                    const struct broker_outbox_entry *entry, broker_done_fn *on_done, void *context);
-    /* Settles by tag a delivery that an earlier worker took (ACK). Unknown tags are fine: then it
-     * is settled already. */
-    void (*settle_tag)(struct broker *broker, struct bytes tag, broker_done_fn *on_done,
-                       void *context);
+    /* Settles by tag a delivery of the task `task_id` that an earlier worker took (ACK). Unknown
+     * tags are fine: then it is settled already. A tag of another task's delivery is left alone. */
+    void (*settle_tag)(struct broker *broker, struct bytes tag, struct bytes task_id,
+                       broker_done_fn *on_done, void *context);
     /* Renews the lease of `delivery` now and tells whether it was still held. For the moment before
      * something that cannot be undone. */
     void (*confirm_lease)(struct broker *broker, struct delivery *delivery,

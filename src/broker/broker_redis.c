@@ -328,6 +328,9 @@ static void settle(struct broker *base, struct delivery *delivery, enum settleme
 {
     struct broker_redis *broker = broker_redis_of(base);
     struct broker_redis_delivery *own = (struct broker_redis_delivery *)(void *)delivery;
+    if (delivery->is_settled) {
+        return; /* given back when the broker began to close */
+    }
     broker_redis_forget(broker, own);
     if (settlement == SETTLEMENT_REQUEUE) {
         broker_redis_send_back(broker, own, on_done, context);

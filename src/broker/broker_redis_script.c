@@ -145,6 +145,21 @@ static const char restore_text[] = CHECK_VALUE "for place = 3, #KEYS do\n"
                                                "  redis.call('RPUSH', KEYS[place], ARGV[3])\n"
                                                "end\n" FORGET;
 
+static const char settle_text[] =
+    "local function is_of_task(value)\n"
+    "  local message = cjson.decode(value)[1]\n"
+    "  local headers, properties = message.headers, message.properties\n"
+    "  return type(headers) == 'table' and headers.id == ARGV[2]\n"
+    "    or type(properties) == 'table' and properties.correlation_id == ARGV[2]\n"
+    "end\n"
+    "local value = redis.call('HGET', KEYS[1], ARGV[1])\n"
+    "if value then\n"
+    "  local is_readable, is_right = pcall(is_of_task, value)\n"
+    "  if not is_readable or not is_right then\n"
+    "    return 0\n"
+    "  end\n"
+    "end\n" FORGET;
+
 static const char reject_text[] =
     CHECK_VALUE "redis.call('LPUSH', KEYS[3], ARGV[3])\n"
                 "redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)\n" FORGET;
@@ -181,7 +196,7 @@ void broker_redis_script_init(struct broker_redis_script *scripts)
     static const char *const texts[] = {
         [BROKER_REDIS_SCRIPT_POP] = pop_text,       [BROKER_REDIS_SCRIPT_RESTORE] = restore_text,
         [BROKER_REDIS_SCRIPT_REJECT] = reject_text, [BROKER_REDIS_SCRIPT_PUBLISH] = publish_text,
-        [BROKER_REDIS_SCRIPT_UNLOCK] = unlock_text,
+        [BROKER_REDIS_SCRIPT_UNLOCK] = unlock_text, [BROKER_REDIS_SCRIPT_SETTLE] = settle_text,
     };
     for (size_t name = 0; name < BROKER_REDIS_SCRIPT_COUNT; name++) {
         scripts[name] = (struct broker_redis_script){.text = texts[name]};
@@ -206,6 +221,16 @@ void broker_redis_script_begin(struct broker_redis_script *scripts,
     redis_link_argument_text(link, script->is_known ? script->digest : script->text);
     redis_link_argument_integer(link, (int64_t)key_count);
     script->is_known = script->digest[0] != '\0';
+}
+
+void broker_redis_script_begin_text(const struct broker_redis_script *scripts,
+                                    enum broker_redis_script_name name, struct redis_link *link,
+                                    size_t key_count, size_t argument_count)
+{
+    redis_link_begin(link, 3 + key_count + argument_count);
+    redis_link_argument_text(link, "EVAL");
+    redis_link_argument_text(link, scripts[name].text);
+    redis_link_argument_integer(link, (int64_t)key_count);
 }
 
 bool broker_redis_script_is_missing(struct broker_redis_script *scripts,

@@ -28,6 +28,10 @@ enum broker_redis_script_name {
      * KEYS: unacked, unacked_index, lists. ARGV: tag, the value it must still have in unacked
      * ("": any), envelope. Reply: 1 done, 0 not there. */
     BROKER_REDIS_SCRIPT_RESTORE,
+    /* Removes a message that another worker took, if it is of the task that is told: what a Job
+     * says of itself may be forged.
+     * KEYS: unacked, unacked_index. ARGV: tag, id of the task. Reply: 1 gone, 0 of another task. */
+    BROKER_REDIS_SCRIPT_SETTLE,
     /* Puts a value aside that no worker could read.
      * KEYS: unacked, unacked_index, list of refused elements. ARGV: tag, the value it must still
      * have in unacked ("": any), what to put aside, longest list. Reply: as RESTORE. */
@@ -56,6 +60,12 @@ void broker_redis_script_forget(struct broker_redis_script *scripts);
 void broker_redis_script_begin(struct broker_redis_script *scripts,
                                enum broker_redis_script_name name, struct redis_link *link,
                                size_t key_count, size_t argument_count);
+
+/* The same with the text, for a transaction: there a script that the server does not know cannot
+ * be sent again. */
+void broker_redis_script_begin_text(const struct broker_redis_script *scripts,
+                                    enum broker_redis_script_name name, struct redis_link *link,
+                                    size_t key_count, size_t argument_count);
 
 /* Whether the server has forgotten the script, for SCRIPT FLUSH: then the text goes along with
  * the next call. */

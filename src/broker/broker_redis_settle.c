@@ -9,10 +9,10 @@
 /* One thing to take out of unacked, or an entry of the outbox to write or remove, or both. */
 struct settle_item {
     uint64_t number;     /* of a tag of ours; 0: see `tag` */
-    struct bytes tag;    /* of somebody else's; empty: none */
+    struct bytes tag;    /* of somebody else's, for a message of `task_id`; empty: none */
     struct bytes outbox; /* key; empty: none */
     struct bytes job_name;
-    struct bytes task_id; /* empty: remove the entry */
+    struct bytes task_id; /* in the outbox; empty: remove the entry */
     struct arena *texts;  /* of the views; NULL when all are empty */
     broker_done_fn *on_done;
     void *context;
@@ -63,11 +63,11 @@ static void batch_end(struct broker_redis_batch *batch, const struct error *erro
 
 /* Sending */
 
-static size_t count_tags(const struct broker_redis_batch *batch)
+static size_t count_own(const struct broker_redis_batch *batch)
 {
     size_t count = 0;
     for (size_t index = 0; index < batch->count; index++) {
-        count += batch->items[index].number > 0 || batch->items[index].tag.length > 0 ? 1 : 0;
+        count += batch->items[index].number > 0 ? 1 : 0;
     }
     return count;
 }
@@ -80,13 +80,21 @@ static void write_removal(struct broker_redis_batch *batch, const char *command,
     redis_link_argument_text(broker->commands, command);
     redis_link_argument(broker->commands, key);
     for (size_t index = 0; index < batch->count; index++) {
-        const struct settle_item *item = &batch->items[index];
-        if (item->number > 0) {
-            broker_redis_tag_argument(broker, item->number);
-        } else if (item->tag.length > 0) {
-            redis_link_argument(broker->commands, item->tag);
+        if (batch->items[index].number > 0) {
+            broker_redis_tag_argument(broker, batch->items[index].number);
         }
     }
+    redis_link_end(broker->commands, NULL, NULL);
+}
+
+static void write_foreign_removal(struct broker_redis *broker, const struct settle_item *item)
+{
+    broker_redis_script_begin_text(broker->scripts, BROKER_REDIS_SCRIPT_SETTLE, broker->commands, 2,
+                                   2);
+    redis_link_argument(broker->commands, broker->unacked);
+    redis_link_argument(broker->commands, broker->unacked_index);
+    redis_link_argument(broker->commands, item->tag);
+    redis_link_argument(broker->commands, item->task_id);
     redis_link_end(broker->commands, NULL, NULL);
 }
 
@@ -118,15 +126,19 @@ static void send_batch(struct broker_redis_batch *batch)
     struct redis_link *link = broker->commands;
     struct bytes multi = BYTES("MULTI");
     struct bytes exec = BYTES("EXEC");
-    size_t tag_count = count_tags(batch);
+    size_t own_count = count_own(batch);
     redis_link_command(link, &multi, 1, NULL, NULL);
-    if (tag_count > 0) {
-        write_removal(batch, "ZREM", broker->unacked_index, tag_count);
-        write_removal(batch, "HDEL", broker->unacked, tag_count);
+    if (own_count > 0) {
+        write_removal(batch, "ZREM", broker->unacked_index, own_count);
+        write_removal(batch, "HDEL", broker->unacked, own_count);
     }
     for (size_t index = 0; index < batch->count; index++) {
-        if (batch->items[index].outbox.length > 0) {
-            write_outbox(link, &batch->items[index]);
+        const struct settle_item *item = &batch->items[index];
+        if (item->tag.length > 0) {
+            write_foreign_removal(broker, item);
+        }
+        if (item->outbox.length > 0) {
+            write_outbox(link, item);
         }
     }
     batch->is_flying = true;
@@ -191,12 +203,13 @@ void broker_redis_settle_own(struct broker_redis *broker, uint64_t number,
     }
 }
 
-void broker_redis_settle_tag(struct broker *base, struct bytes tag, broker_done_fn *on_done,
-                             void *context)
+void broker_redis_settle_tag(struct broker *base, struct bytes tag, struct bytes task_id,
+                             broker_done_fn *on_done, void *context)
 {
     struct settle_item *item = new_item(broker_redis_of(base), on_done, context);
     item->texts = arena_new(0);
     item->tag = arena_copy(item->texts, tag);
+    item->task_id = arena_copy(item->texts, task_id);
 }
 
 void broker_redis_settle_outbox_remove(struct broker *base, struct bytes namespace_name,

@@ -56,14 +56,14 @@ static struct bytes or_own_id(struct bytes id, const struct message *message)
 }
 
 void message_retry_append_headers(struct buffer *buffer, const struct message *message,
-                                  double eta_wall_s)
+                                  double eta_wall_s, const char *tenant_header, const char *tenant)
 {
     struct json_walk walk = json_walk(message->headers);
     struct bytes key;
     struct json value;
     (void)buffer_append_byte(buffer, '{');
     while (json_next_member(&walk, &key, &value)) {
-        if (!is_left_out(key)) {
+        if (!is_left_out(key) && !bytes_equal_text(key, tenant_header)) {
             (void)buffer_append_byte(buffer, '"');
             (void)buffer_append(buffer, key);
             (void)buffer_append_text(buffer, "\": ");
@@ -78,6 +78,10 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
     json_append_string(buffer, or_own_id(message->root_id, message));
     (void)buffer_append_text(buffer, ", \"parent_id\": ");
     json_append_string(buffer, or_own_id(message->parent_id, message));
+    (void)buffer_append_text(buffer, ", ");
+    json_append_string(buffer, bytes_from_text(tenant_header));
+    (void)buffer_append_text(buffer, ": ");
+    json_append_string(buffer, bytes_from_text(tenant));
     (void)buffer_append_byte(buffer, '}');
 }
 

@@ -224,6 +224,9 @@ static void on_pod(void *context, struct json object)
     struct arena *arena = arena_new(1024);
     struct job_pod pod;
     struct job_entry *entry = find_or_add(executor, job_name_of(object, arena));
+    if (entry) {
+        entry->has_pod = true;
+    }
     if (entry && !entry->is_reported) {
         job_failure_read_pod(object, arena, &pod);
         bool is_stuck = job_failure_is_stuck(&pod);
@@ -253,10 +256,31 @@ static void on_pod_deleted(void *context, struct json object)
     arena_free(&arena);
 }
 
+/* Facts are only ever replaced: a pod that is gone has told all it had to tell. */
 static void on_pods_listing(void *context)
 {
-    /* facts are only ever replaced: a pod that is gone has told all it had to tell */
-    (void)context;
+    struct executor_kubernetes *executor = context;
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        ((struct job_entry *)value)->has_pod = false;
+    }
+}
+
+static void on_pods_listed(void *context)
+{
+    struct executor_kubernetes *executor = context;
+    size_t position = 0;
+    struct bytes name;
+    void *value = NULL;
+    while (map_next(executor->jobs, &position, &name, &value)) {
+        struct job_entry *entry = value;
+        if (!entry->exists && !entry->has_pod) {
+            remove_entry(executor, entry); /* its deletion was not told */
+        }
+    }
+    executor_kubernetes_check_ready(executor);
 }
 
 static void on_listed(void *context)
@@ -361,7 +385,7 @@ static const struct kubernetes_watch_events pods_events = {
     .on_listing = on_pods_listing,
     .on_object = on_pod,
     .on_deleted = on_pod_deleted,
-    .on_listed = on_listed,
+    .on_listed = on_pods_listed,
     .on_trouble = on_trouble,
 };
 static const struct kubernetes_watch_events quotas_events = {

@@ -68,6 +68,11 @@ void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_n
                                        void *context)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    const struct job_entry *entry = executor_kubernetes_find(executor, job_name);
+    if (entry && entry->exists) {
+        on_found(context, true, true);
+        return;
+    }
     struct check *check = new_check(executor, job_name);
     check->on_found = on_found;
     check->context = context;

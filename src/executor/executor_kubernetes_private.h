@@ -43,6 +43,7 @@ struct job_entry {
     int64_t changed_ms; /* when is_active or is_finished last changed */
     bool exists;        /* the Job itself was seen (else only its pod) */
     bool is_listed;     /* told since the last list began */
+    bool has_pod;       /* the same of a pod of it */
     bool is_mine;
     bool is_active;  /* has a pod that the quota counts */
     bool is_running; /* its pod has begun */

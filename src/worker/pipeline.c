@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "codec/message_record.h"
+#include "dispatch/tenancy.h"
 #include "worker/pipeline_private.h"
 
 static void update_places(void *context);
@@ -258,13 +259,19 @@ static bool may_take_more(const struct pipeline *pipeline)
     return pipeline->is_accepting && pipeline->reporting_count < pipeline->options.max_reports;
 }
 
+static bool may_hold_more(const struct pipeline *pipeline)
+{
+    size_t most = pipeline->options.max_scheduled;
+    return may_take_more(pipeline) && (most == 0 || pipeline->scheduled_count < most);
+}
+
 static void update_places(void *context)
 {
     struct pipeline *pipeline = context;
     for (size_t index = 0; may_take_more(pipeline) && index < TASK_EXECUTOR_COUNT; index++) {
         pump(pipeline, &pipeline->lanes[index]);
     }
-    size_t places = may_take_more(pipeline) ? count_places(pipeline) : 0;
+    size_t places = may_hold_more(pipeline) ? count_places(pipeline) : 0;
     if (pipeline->broker) {
         pipeline->broker->ops->set_free_places(pipeline->broker, places);
     }
@@ -398,7 +405,7 @@ static void on_finished(void *context, struct request *request, const struct out
 }
 
 /* Makes a request of the message that a Job carries. Returns new, or NULL when it cannot be
- * read. */
+ * read or is another tenant's: whoever may make Jobs here could write anything into one. */
 static struct request *recover(struct pipeline *pipeline, const struct completion *completion)
 {
     struct arena *arena = arena_new(completion->record.length * 2 + 1024);
@@ -406,9 +413,11 @@ static struct request *recover(struct pipeline *pipeline, const struct completio
     struct error error = {0};
     request->arena = arena;
     struct bytes record = arena_copy(arena, completion->record);
-    if (!message_record_read(record, arena, &request->message, &error)) {
+    bool is_read = message_record_read(record, arena, &request->message, &error);
+    if (!is_read || !tenancy_check(&pipeline->options.rules, request, &error)) {
         log_write(LOG_CRITICAL, "Job %.*s cannot be reported: %s",
                   BYTES_FORMAT(completion->receipt), error.message);
+        metrics_add(pipeline->options.metrics, METRICS_TENANT_MISMATCHES, NULL, is_read ? 1 : 0);
         arena_free(&arena);
         return NULL;
     }

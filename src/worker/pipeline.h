@@ -45,6 +45,8 @@ struct pipeline_options {
     struct result_document_options document;
     int64_t result_expires_s; /* 0: for ever */
     size_t lookahead;         /* worker_lookahead */
+    size_t max_scheduled;     /* worker_eta_task_limit: with so many waiting for their ETA, nothing
+                               * more is taken; 0: no limit */
     /* With so many results waiting for their backend, nothing more is taken or begun: a broker that
      * is there would fill the memory while the backend is away. */
     size_t max_reports;

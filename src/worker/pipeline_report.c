@@ -19,6 +19,8 @@ struct report {
     const char *state;       /* of the document */
     enum settlement settlement;
     bool is_settled;
+    bool has_left_outbox;
+    bool is_replaced; /* `document` tells why the task's own could not be stored */
 };
 
 /* Step 5: the receipt may go */
@@ -40,7 +42,16 @@ static void finish(struct report *report)
     pipeline_touch(pipeline);
 }
 
-static void on_outbox_removed(void *context, bool ok, const struct error *error)
+/* Takes the Job out of the outbox; `next` may be called with failure. */
+static void leave_outbox(struct report *report, broker_done_fn *next)
+{
+    struct broker *broker = report->pipeline->broker;
+    report->has_left_outbox = true;
+    broker->ops->outbox_remove(broker, bytes_from_text(report->pipeline->options.namespace_name),
+                               report->receipt, next, report);
+}
+
+static void on_left_outbox(void *context, bool ok, const struct error *error)
 {
     struct report *report = context;
     (void)error;
@@ -52,16 +63,16 @@ static void on_outbox_removed(void *context, bool ok, const struct error *error)
 static void on_tag_settled(void *context, bool ok, const struct error *error)
 {
     struct report *report = context;
-    struct broker *broker = report->pipeline->broker;
     if (!ok) {
         log_write(LOG_ERROR, "Couldn't ack %.*s, reason: %s", BYTES_FORMAT(report->tag),
                   error ? error->message : "the broker was closed");
         report->keeps_receipt = true;
-        finish(report);
-        return;
     }
-    broker->ops->outbox_remove(broker, bytes_from_text(report->pipeline->options.namespace_name),
-                               report->receipt, on_outbox_removed, report);
+    if (ok && !report->has_left_outbox) {
+        leave_outbox(report, on_left_outbox);
+    } else {
+        finish(report);
+    }
 }
 
 /* Step 4: settle */
@@ -74,7 +85,8 @@ static void settle(struct report *report)
         if (report->is_settled || report->tag.length == 0) {
             on_tag_settled(report, true, NULL);
         } else {
-            broker->ops->settle_tag(broker, report->tag, on_tag_settled, report);
+            broker->ops->settle_tag(broker, report->tag, report->request->message.id,
+                                    on_tag_settled, report);
         }
         return;
     }
@@ -100,43 +112,6 @@ static void abandon(struct report *report)
 static bool may_succeed_later(const struct error *error)
 {
     return !error || error->kind == ERROR_NONE || error->kind == ERROR_TEMPORARY;
-}
-
-/* Step 3: store */
-
-static void on_stored(void *context, bool ok, const struct error *error)
-{
-    struct report *report = context;
-    const struct message *message = &report->request->message;
-    if (!ok) {
-        log_task(LOG_CRITICAL, message->task, message->id,
-                 "The result of task %.*s[%.*s] cannot be stored: %s",
-                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-                 error ? error->message : "the result backend was closed");
-        if (may_succeed_later(error)) {
-            abandon(report);
-            return;
-        }
-    } else {
-        struct bytes state = bytes_from_text(report->state);
-        metrics_add(report->pipeline->options.metrics, METRICS_RESULTS_STORED, &state, 1);
-    }
-    settle(report);
-}
-
-static void store(struct report *report)
-{
-    struct pipeline *pipeline = report->pipeline;
-    if (report->document.length == 0) {
-        settle(report);
-        return;
-    }
-    if (!pipeline->backend) {
-        abandon(report); /* closed since the document was made */
-        return;
-    }
-    pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,
-                                  pipeline->options.result_expires_s, on_stored, report);
 }
 
 /* Step 1: decide */
@@ -260,23 +235,112 @@ static bool stores(const struct request *request, const struct outcome *outcome)
                                             : request_stores_errors(request);
 }
 
-static void build_document(struct report *report, const struct outcome *outcome)
+/* The document of `shown`; false when it is larger than any backend takes. */
+static bool write_document(struct report *report, const struct outcome *shown)
 {
     struct pipeline *pipeline = report->pipeline;
+    report->document = bytes_of(NULL, 0);
+    if (!pipeline->backend || !stores(report->request, shown)) {
+        return true;
+    }
+    buffer_clear(&pipeline->scratch);
+    result_document_append(&pipeline->scratch, report->request, shown, &pipeline->options.document,
+                           loop_wall_s(pipeline->options.loop));
+    if (pipeline->scratch.overflowed) {
+        return false;
+    }
+    report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
+    report->state = result_document_state(shown->kind);
+    return true;
+}
+
+/* A failure of celery.exceptions with a sentence; `rest` follows it in the arguments. */
+static struct outcome explained(struct report *report, struct bytes exc_type, const char *sentence,
+                                const char *rest)
+{
+    struct buffer arguments;
+    buffer_init(&arguments, strlen(sentence) * 6 + 32);
+    (void)buffer_append_byte(&arguments, '[');
+    json_append_string(&arguments, bytes_from_text(sentence));
+    (void)buffer_append_text(&arguments, rest);
+    struct outcome outcome = {
+        .kind = OUTCOME_FAILURE,
+        .exc_type = exc_type,
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = arena_copy(report->request->arena, buffer_view(&arguments)),
+    };
+    buffer_fini(&arguments);
+    return outcome;
+}
+
+/* In place of a result that can never be stored, so that its client does not wait for ever. */
+static void replace_document(struct report *report, const char *sentence)
+{
+    struct outcome outcome = explained(report, BYTES("BackendStoreError"), sentence, "]");
+    report->is_replaced = true;
+    (void)write_document(report, &outcome);
+}
+
+static void build_document(struct report *report, const struct outcome *outcome)
+{
     struct outcome shown = *outcome;
-    if (pipeline->is_cold && outcome->kind == OUTCOME_IGNORE && outcome->exc_type.length > 0) {
+    bool is_cold = report->pipeline->is_cold;
+    if (is_cold && outcome->kind == OUTCOME_IGNORE && outcome->exc_type.length > 0) {
         shown.kind = OUTCOME_RETRY;
     } else if (outcome->kind == OUTCOME_REJECT && !outcome->requeue) {
         shown.kind = OUTCOME_FAILURE;
     }
-    if (!pipeline->backend || !stores(report->request, &shown)) {
+    if (!write_document(report, &shown)) {
+        replace_document(report, "the result is larger than a value in Redis may be");
+    }
+}
+
+/* Step 3: store */
+
+static void store(struct report *report);
+
+static void on_not_stored(struct report *report, const struct error *error)
+{
+    const struct message *message = &report->request->message;
+    const char *reason = error ? error->message : "the result backend was closed";
+    log_task(LOG_CRITICAL, message->task, message->id,
+             "The result of task %.*s[%.*s] cannot be stored: %s",
+             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id), reason);
+    if (may_succeed_later(error)) {
+        abandon(report);
+    } else if (!report->is_replaced) {
+        replace_document(report, reason);
+        store(report);
+    } else {
+        settle(report);
+    }
+}
+
+static void on_stored(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    if (ok) {
+        struct bytes state = bytes_from_text(report->state);
+        metrics_add(report->pipeline->options.metrics, METRICS_RESULTS_STORED, &state, 1);
+        settle(report);
+    } else {
+        on_not_stored(report, error);
+    }
+}
+
+static void store(struct report *report)
+{
+    struct pipeline *pipeline = report->pipeline;
+    if (report->document.length == 0) {
+        settle(report);
         return;
     }
-    buffer_clear(&pipeline->scratch);
-    result_document_append(&pipeline->scratch, report->request, &shown, &pipeline->options.document,
-                           loop_wall_s(pipeline->options.loop));
-    report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
-    report->state = result_document_state(shown.kind);
+    if (!pipeline->backend) {
+        abandon(report); /* closed since the document was made */
+        return;
+    }
+    pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,
+                                  pipeline->options.result_expires_s, on_stored, report);
 }
 
 /* Step 2: publish */
@@ -285,21 +349,18 @@ static void build_document(struct report *report, const struct outcome *outcome)
  * Reject). */
 static void fail_retry(struct report *report, const struct error *error)
 {
-    struct arena *arena = report->request->arena;
-    struct buffer arguments;
-    buffer_init(&arguments, sizeof(error->message) * 6 + 32);
-    (void)buffer_append_byte(&arguments, '[');
-    json_append_string(&arguments, bytes_from_text(error->message));
-    (void)buffer_append_text(&arguments, ", false]");
-    struct outcome outcome = {
-        .kind = OUTCOME_FAILURE,
-        .exc_type = BYTES("Reject"),
-        .exc_module = BYTES("celery.exceptions"),
-        .exc_message = arena_copy(arena, buffer_view(&arguments)),
-    };
-    buffer_fini(&arguments);
+    struct outcome outcome = explained(report, BYTES("Reject"), error->message, ", false]");
     report->settlement = settlement_of(report->request, &outcome);
     build_document(report, &outcome);
+    store(report);
+}
+
+/* The next try is on its way: from now on a Job that is gone is not a task that is lost. */
+static void on_retry_left_outbox(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    (void)error;
+    report->keeps_receipt = !ok;
     store(report);
 }
 
@@ -310,7 +371,11 @@ static void on_published(void *context, bool ok, const struct error *error)
     if (ok) {
         struct bytes labels[] = {message->task, message->queue};
         metrics_add(report->pipeline->options.metrics, METRICS_TASK_SENT, labels, 1);
-        store(report);
+        if (report->receipt.length > 0) {
+            leave_outbox(report, on_retry_left_outbox);
+        } else {
+            store(report);
+        }
         return;
     }
     log_task(LOG_ERROR, message->task, message->id,
@@ -327,13 +392,15 @@ static void on_published(void *context, bool ok, const struct error *error)
 static void publish_retry(struct report *report, double countdown_s)
 {
     struct pipeline *pipeline = report->pipeline;
+    const struct strategy_rules *rules = &pipeline->options.rules;
     const struct message *message = &report->request->message;
     struct buffer headers;
     char tag[37];
     double eta_wall_s = countdown_s > 0 ? loop_wall_s(pipeline->options.loop) + countdown_s : 0;
     /* Ids are written again escaped: at most six bytes for one. */
     buffer_init(&headers, message->headers.text.length * 8 + message->id.length * 12 + 1024);
-    message_retry_append_headers(&headers, message, eta_wall_s);
+    message_retry_append_headers(&headers, message, eta_wall_s, rules->tenant_header,
+                                 rules->tenant);
     message_retry_follow_up_id(message, 0, tag);
     struct publication publication = {
         .exchange = message->exchange,

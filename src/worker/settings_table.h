@@ -194,7 +194,7 @@ SETTING(worker_pool_restarts, ACCEPTED, "false", "remote control may restart the
 SETTING(worker_pool_start_method, ACCEPTED, "fork", "how Python's pool starts processes")
 SETTING(worker_proc_alive_timeout, ACCEPTED, "4.0", "seconds for a process to start")
 SETTING(worker_prefetch_multiplier, ACCEPTED, "4", "messages held per process; see worker_lookahead")
-SETTING(worker_eta_task_limit, ACCEPTED, "null", "most tasks held for their ETA")
+SETTING(worker_eta_task_limit, COUNT, "null", "most tasks held for their ETA; with so many, none is taken; null or 0: no limit")
 SETTING(worker_enable_prefetch_count_reduction, ACCEPTED, "true", "hold fewer messages after the broker was lost")
 SETTING(worker_disable_prefetch, ACCEPTED, "false", "hold no messages; see worker_lookahead")
 SETTING(worker_redirect_stdouts, ACCEPTED, "true", "Python's stdout goes to the log")

@@ -71,6 +71,11 @@ static void play_lookahead(struct world *world, char *const *words)
     world->options.lookahead = strtoul(words[1], NULL, 10);
 }
 
+static void play_eta_limit(struct world *world, char *const *words)
+{
+    world->options.max_scheduled = strtoul(words[1], NULL, 10);
+}
+
 static void play_reports(struct world *world, char *const *words)
 {
     world->options.max_reports = strtoul(words[1], NULL, 10);
@@ -175,6 +180,7 @@ static void play_words(struct world *world, char *const *words)
         {"EXECUTOR", player_executor_init},
         {"TYPE", play_type},
         {"LOOKAHEAD", play_lookahead},
+        {"ETA-LIMIT", play_eta_limit},
         {"REPORTS", play_reports},
         {"RESULTS", play_results},
         {"READY", play_ready},

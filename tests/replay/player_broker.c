@@ -53,10 +53,11 @@ static void settle(struct broker *broker, struct delivery *delivery, enum settle
     owe_done(world, on_done, context);
 }
 
-static void settle_tag(struct broker *broker, struct bytes tag, broker_done_fn *on_done,
-                       void *context)
+static void settle_tag(struct broker *broker, struct bytes tag, struct bytes task_id,
+                       broker_done_fn *on_done, void *context)
 {
-    world_trace(world_of(broker), "settle-tag %.*s", BYTES_FORMAT(tag));
+    world_trace(world_of(broker), "settle-tag %.*s of %.*s", BYTES_FORMAT(tag),
+                BYTES_FORMAT(task_id));
     owe_done(world_of(broker), on_done, context);
 }
 

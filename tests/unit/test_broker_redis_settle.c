@@ -103,20 +103,59 @@ static void test_tries_again_when_redis_refuses(void **state)
     assert_int_equal(redis_server_integer(&stage->server, "HLEN petiole:jobs:tenant"), 1);
 }
 
+/* An earlier worker holds a message. */
+static void hold_of_old(struct broker_stage *stage, const char *tag, const char *value)
+{
+    redis_server_do(&stage->server, "HSET unacked %s %s", tag, value);
+    redis_server_do(&stage->server, "ZADD unacked_index 9999999999 %s", tag);
+}
+
+/* Settles it as one of task "i". */
+static void settle_old(struct broker_stage *stage, const char *tag)
+{
+    stage->a.broker->ops->settle_tag(stage->a.broker, bytes_from_text(tag), BYTES("i"),
+                                     broker_client_on_done, &stage->a);
+}
+
 static void test_settles_what_an_earlier_worker_took(void **state)
 {
     struct broker_stage *stage = *state;
-    redis_server_do(&stage->server, "HSET unacked old:7 value other:1 value");
-    redis_server_do(&stage->server, "ZADD unacked_index %s old:7 %s other:1", "9999999999",
-                    "9999999999");
+    hold_of_old(stage, "old:7", "[{\"headers\":{\"id\":\"i\"}},\"\",\"q\"]");
+    hold_of_old(stage, "old:8",
+                "[{\"headers\":{},\"properties\":{\"correlation_id\":\"i\"}},\"\",\"q\"]");
+    hold_of_old(stage, "old:9", "[{\"headers\":{\"id\":\"other\"}},\"\",\"q\"]");
     broker_client_open(&stage->a, 0);
-    struct broker *broker = stage->a.broker;
-    broker->ops->settle_tag(broker, BYTES("old:7"), broker_client_on_done, &stage->a);
-    broker->ops->settle_tag(broker, BYTES("unknown:1"), broker_client_on_done, &stage->a);
-    broker_client_await_done(&stage->a, 2);
+    settle_old(stage, "old:7");
+    settle_old(stage, "old:8");
+    settle_old(stage, "unknown:1");
+    broker_client_await_done(&stage->a, 3);
     assert_int_equal(stage->a.failed_count, 0);
     assert_int_equal(redis_server_integer(&stage->server, "HLEN unacked"), 1);
     assert_int_equal(redis_server_integer(&stage->server, "ZCARD unacked_index"), 1);
+}
+
+/* A Job may name any tag. */
+static void test_leaves_what_is_another_tasks(void **state)
+{
+    struct broker_stage *stage = *state;
+    static const char *const values[] = {
+        "[{\"headers\":{\"id\":\"other\"},\"properties\":{\"correlation_id\":\"other\"}},\"\",\"q\"]",
+        "[{\"headers\":null,\"properties\":null},\"\",\"q\"]",
+        "[{\"headers\":[\"i\"],\"properties\":\"i\"},\"\",\"q\"]",
+        "[\"i\"]",
+        "{}",
+        "i",
+    };
+    hold_of_old(stage, "old:1", values[0]);
+    broker_client_open(&stage->a, 0);
+    for (size_t index = 0; index < ARRAY_LENGTH(values); index++) {
+        redis_server_do(&stage->server, "HSET unacked old:1 %s", values[index]);
+        settle_old(stage, "old:1");
+        broker_client_await_done(&stage->a, (int)index + 1);
+        assert_int_equal(redis_server_integer(&stage->server, "HLEN unacked"), 1);
+        assert_int_equal(redis_server_integer(&stage->server, "ZCARD unacked_index"), 1);
+    }
+    assert_int_equal(stage->a.failed_count, 0);
 }
 
 static void test_keeps_an_outbox(void **state)
@@ -166,6 +205,7 @@ int main(void)
         TEST(test_says_it_again_after_a_lost_reply),
         TEST(test_tries_again_when_redis_refuses),
         TEST(test_settles_what_an_earlier_worker_took),
+        TEST(test_leaves_what_is_another_tasks),
         TEST(test_keeps_an_outbox),
         TEST(test_reads_a_large_outbox),
     };

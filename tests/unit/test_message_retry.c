@@ -30,7 +30,8 @@ static struct next_try next_of(struct delivery *delivery, double eta_wall_s)
         || message_open_body(delivery, &rules, &next.message, &error) != MESSAGE_FINE) {
         fail_msg("%s", error.message);
     }
-    message_retry_append_headers(&buffer, &next.message, eta_wall_s);
+    message_retry_append_headers(&buffer, &next.message, eta_wall_s, "petiole_tenant",
+                                 "tenant-user");
     if (!json_parse(arena_copy(next.arena, buffer_view(&buffer)), &next.headers, &error)) {
         fail_msg("%s: %.*s", error.message, BYTES_FORMAT(buffer_view(&buffer)));
     }
@@ -81,7 +82,8 @@ static void check_row(struct json row, struct arena *arena)
     while (json_next_member(&walk, &key, &value)) {
         check_member(&next, key, value);
     }
-    assert_int_equal(json_count(next.headers), json_count(expected));
+    size_t added = json_is_unset(json_get(expected, "petiole_tenant")) ? 1 : 0;
+    assert_int_equal(json_count(next.headers), json_count(expected) + added);
     struct delivery *theirs = golden_delivery(golden_text(row, "next", arena));
     golden_assert(next.message.body, theirs->body, "body");
     assert_int_equal(next.message.priority, theirs->priority);
@@ -142,9 +144,25 @@ static void test_what_belongs_to_one_delivery_stays_behind(void **state)
         next_with("{\"task\": \"t\", \"id\": \"i\", \"redelivered\": true, \"x-death\": [{}], "
                   "\"x-first-death-queue\": \"q\", \"x-last-death-reason\": \"r\", \"mine\": 1}",
                   0);
-    assert_int_equal(json_count(next.headers), 7);
+    assert_int_equal(json_count(next.headers), 8);
     golden_assert(json_get(next.headers, "mine").text, BYTES("1"), "a header of the user");
     done(&next);
+}
+
+static void test_a_next_try_says_whose_it_is(void **state)
+{
+    (void)state;
+    static const char *const headers[] = {
+        "{\"task\": \"t\", \"id\": \"i\"}",
+        "{\"task\": \"t\", \"id\": \"i\", \"petiole_tenant\": null}",
+        "{\"task\": \"t\", \"id\": \"i\", \"petiole_ten\\u0061nt\": \"tenant-admin\"}",
+    };
+    for (size_t index = 0; index < ARRAY_LENGTH(headers); index++) {
+        struct next_try next = next_with(headers[index], 0);
+        golden_assert(json_get(next.headers, "petiole_tenant").text, BYTES("\"tenant-user\""),
+                      "tenant");
+        done(&next);
+    }
 }
 
 static void test_a_forged_key_does_not_keep_the_count_of_retries(void **state)
@@ -198,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_a_parent_is_kept_and_else_it_is_the_task_itself),
         cmocka_unit_test(test_what_belongs_to_one_delivery_stays_behind),
         cmocka_unit_test(test_a_forged_key_does_not_keep_the_count_of_retries),
+        cmocka_unit_test(test_a_next_try_says_whose_it_is),
         cmocka_unit_test(test_follow_up_ids_are_the_same_when_asked_for_again),
         cmocka_unit_test(test_follow_up_ids_never_change),
     };
