@@ -14,6 +14,14 @@ struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *exe
     return map_get(executor->jobs, name);
 }
 
+struct job_entry *executor_kubernetes_next(const struct executor_kubernetes *executor,
+                                           size_t *position)
+{
+    struct bytes name;
+    void *entry = NULL;
+    return map_next(executor->jobs, position, &name, &entry) ? entry : NULL;
+}
+
 static struct job_entry *find_or_add(struct executor_kubernetes *executor, struct bytes name)
 {
     struct job_entry *entry = executor_kubernetes_find(executor, name);
@@ -58,10 +66,9 @@ static void remove_entry(struct executor_kubernetes *executor, struct job_entry 
 void executor_kubernetes_free_entries(struct executor_kubernetes *executor)
 {
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        remove_entry(executor, value);
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
+        remove_entry(executor, entry);
     }
     map_free(&executor->jobs);
 }
@@ -94,13 +101,11 @@ void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, 
                                     size_t *ret_leaving)
 {
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
+    const struct job_entry *entry = NULL;
     int64_t lately_ms = loop_now_ms(executor->loop) - QUOTA_LAG_MS;
     *ret_counted = 0;
     *ret_leaving = 0;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        const struct job_entry *entry = value;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
         bool is_lasting = entry->changed_ms <= lately_ms;
         *ret_counted += entry->exists && !entry->is_finished && entry->is_active && is_lasting;
         *ret_leaving += entry->exists && entry->is_finished && !is_lasting;
@@ -157,10 +162,9 @@ static void on_jobs_listing(void *context)
 {
     struct executor_kubernetes *executor = context;
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        ((struct job_entry *)value)->is_listed = false;
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
+        entry->is_listed = false;
     }
 }
 
@@ -168,10 +172,8 @@ static void on_jobs_listed(void *context)
 {
     struct executor_kubernetes *executor = context;
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        struct job_entry *entry = value;
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (entry->exists && !entry->is_listed) {
             remove_entry(executor, entry);
         }
@@ -261,10 +263,9 @@ static void on_pods_listing(void *context)
 {
     struct executor_kubernetes *executor = context;
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        ((struct job_entry *)value)->has_pod = false;
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
+        entry->has_pod = false;
     }
 }
 
@@ -272,10 +273,8 @@ static void on_pods_listed(void *context)
 {
     struct executor_kubernetes *executor = context;
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        struct job_entry *entry = value;
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (!entry->exists && !entry->has_pod) {
             remove_entry(executor, entry); /* its deletion was not told */
         }
@@ -303,10 +302,8 @@ static bool is_past_grace(const struct executor_kubernetes *executor, const stru
 void executor_kubernetes_sweep(struct executor_kubernetes *executor)
 {
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        struct job_entry *entry = value;
+    struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (!entry->is_completing) { /* and while it waits for the API, its pod may begin to run */
             entry->is_stuck = entry->exists && entry->is_mine && is_past_grace(executor, entry);
         }

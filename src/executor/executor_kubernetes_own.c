@@ -134,18 +134,17 @@ static void take_over(struct executor_kubernetes *executor)
 {
     size_t position = 0;
     size_t begun = 0;
-    struct bytes name;
-    void *value = NULL;
+    const struct job_entry *entry = NULL;
     if (!list_is_empty(&executor->checks)) {
         return; /* the last round is not over */
     }
-    while (begun < MAX_TAKE_OVERS && map_next(executor->jobs, &position, &name, &value)) {
-        const struct job_entry *entry = value;
+    while (begun < MAX_TAKE_OVERS
+           && (entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (!entry->exists || entry->is_mine || entry->is_reported
             || !has_run_out(executor, entry->owner)) {
             continue;
         }
-        struct check *check = new_check(executor, name);
+        struct check *check = new_check(executor, bytes_from_text(entry->name));
         check->call = kubernetes_api_call(
             executor->api,
             &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS, .name = check->name},
@@ -160,10 +159,8 @@ static void take_over(struct executor_kubernetes *executor)
 static bool has_jobs(const struct executor_kubernetes *executor, struct bytes owner)
 {
     size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->jobs, &position, &name, &value)) {
-        const struct job_entry *entry = value;
+    const struct job_entry *entry = NULL;
+    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (entry->exists && !entry->is_reported && bytes_equal_text(owner, entry->owner)) {
             return true;
         }

@@ -135,6 +135,11 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
 struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *executor,
                                            struct bytes name);
 
+/* The next entry behind `*position`, which begins at 0; NULL at the end. The one that was told last
+ * may be removed. */
+struct job_entry *executor_kubernetes_next(const struct executor_kubernetes *executor,
+                                           size_t *position);
+
 /* Puts a Job that was just created or adopted into the books. */
 void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name);
 
