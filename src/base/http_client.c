@@ -1,11 +1,10 @@
 #include "base/http_client.h"
 
 #include <curl/curl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <uv.h>
 
+#include "base/keepalive.h"
 #include "base/list.h"
 #include "base/memory.h"
 
@@ -14,10 +13,6 @@
 #define MAX_IDLE_HANDLES     8
 #define MAX_UNREAD_BYTES     ((size_t)16 * 1024 * 1024) /* of a stream, in one turn of the loop */
 #define UPLOAD_BUFFER_BYTES  16384
-#define KEEPALIVE_IDLE_S     30
-#define KEEPALIVE_INTERVAL_S 5
-#define KEEPALIVE_PROBES     3
-#define PEER_SILENCE_MS      45000
 #define MS_PER_S             1000
 #define STATUS_OK_FIRST      200
 #define STATUS_OK_LAST       299
@@ -321,28 +316,11 @@ static int set_socket(CURL *easy, curl_socket_t descriptor, int what, void *cont
     return uv_poll_start(&sock->poll, events, on_ready) == 0 ? 0 : -1;
 }
 
-/* A peer that has gone is noticed within PEER_SILENCE_MS, with and without data on the way. */
 static int tune_socket(void *context, curl_socket_t descriptor, curlsocktype purpose)
 {
     (void)context;
     (void)purpose;
-
-    const struct {
-        int level;
-        int name;
-        int value;
-    } options[] = {
-        {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
-        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-        {IPPROTO_TCP, TCP_USER_TIMEOUT, PEER_SILENCE_MS},
-    };
-
-    for (size_t index = 0; index < ARRAY_LENGTH(options); index++) {
-        (void)setsockopt(descriptor, options[index].level, options[index].name,
-                         &options[index].value, sizeof(options[index].value));
-    }
+    keepalive_set(descriptor);
     return CURL_SOCKOPT_OK;
 }
 

@@ -2,23 +2,18 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <uv.h>
 
+#include "base/keepalive.h"
 #include "base/memory.h"
 #include "base/stream_tls.h"
 
 #define INPUT_BYTES        ((size_t)64 * 1024)
 #define PLAIN_BYTES        ((size_t)16 * 1024) /* of one TLS record */
 #define KEPT_BUFFER_BYTES  ((size_t)256 * 1024)
-#define KEEPALIVE_IDLE_S   30
-#define KEEPALIVE_STEP_S   5
-#define KEEPALIVE_PROBES   3
-#define DEAD_PEER_MS       45000
 #define TLS_OVERHEAD_BYTES ((size_t)1024 * 1024) /* records and handshake beyond max_write_bytes */
 
 enum stream_state {
@@ -328,25 +323,8 @@ static void set_socket_options(struct stream *stream)
     }
     uv_os_fd_t descriptor = -1;
     (void)uv_tcp_nodelay(&stream->handle.tcp, 1);
-    if (uv_fileno(&stream->handle.any, &descriptor) != 0) {
-        return;
-    }
-
-    static const struct {
-        int level;
-        int name;
-        int value;
-    } options[] = {
-        {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_STEP_S},
-        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-        {IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_PEER_MS},
-    };
-
-    for (size_t index = 0; index < ARRAY_LENGTH(options); index++) {
-        (void)setsockopt(descriptor, options[index].level, options[index].name,
-                         &options[index].value, sizeof(options[index].value));
+    if (uv_fileno(&stream->handle.any, &descriptor) == 0) {
+        keepalive_set(descriptor);
     }
 }
 
