@@ -41,8 +41,11 @@ struct executor *executor_kubernetes_new(struct loop *loop,
                                          const struct executor_events *events, void *context,
                                          struct error *reterr);
 
-/* Tells whether the Job called `job_name` exists, at once when its watch knows it; `ok` false when
- * that could not be found out. Copies the names. */
+/* Whether the watch knows of a Job called `job_name`; it may be late to hear of one. */
+bool executor_kubernetes_has_job(const struct executor *base, struct bytes job_name);
+
+/* Asks the API server whether the Job called `job_name` exists; `ok` false when that could not be
+ * found out. Copies the names. */
 void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_name,
                                        void (*on_found)(void *context, bool ok, bool exists),
                                        void *context);

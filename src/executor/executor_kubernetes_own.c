@@ -63,16 +63,18 @@ static void on_receipt(void *context, const struct kubernetes_answer *answer)
     end_check(check);
 }
 
+bool executor_kubernetes_has_job(const struct executor *base, struct bytes job_name)
+{
+    const struct job_entry *entry =
+        executor_kubernetes_find(executor_kubernetes_of(base), job_name);
+    return entry && entry->exists;
+}
+
 void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_name,
                                        void (*on_found)(void *context, bool ok, bool exists),
                                        void *context)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
-    const struct job_entry *entry = executor_kubernetes_find(executor, job_name);
-    if (entry && entry->exists) {
-        on_found(context, true, true);
-        return;
-    }
     struct check *check = new_check(executor, job_name);
     check->on_found = on_found;
     check->context = context;

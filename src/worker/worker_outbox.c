@@ -35,7 +35,8 @@ static void on_entry(void *context, struct bytes job_name, struct bytes task_id,
         log_write(LOG_WARNING, "the outbox cannot be read: %s", error->message);
         return;
     }
-    if (job_name.length == 0 || !executor || worker->phase != WORKER_RUNNING) {
+    if (job_name.length == 0 || !executor || worker->phase != WORKER_RUNNING
+        || executor_kubernetes_has_job(executor, job_name)) {
         return;
     }
     struct arena *arena = arena_new(512);
