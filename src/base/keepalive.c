@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#include "base/bytes.h"
+#include "base/attributes.h"
 
 #define IDLE_S     30
 #define INTERVAL_S 5
