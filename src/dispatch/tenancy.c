@@ -1,7 +1,13 @@
 #include "dispatch/tenancy.h"
 
-/* How much of a foreign value a sentence shows. */
+/* How much of a text from the message a sentence shows, so that there is room for what is wrong. */
 #define MAX_SHOWN_BYTES 80
+
+static struct bytes shown(struct bytes text)
+{
+    text.length = text.length > MAX_SHOWN_BYTES ? MAX_SHOWN_BYTES : text.length;
+    return text;
+}
 
 /* The element that `name` counts to, when it is a number. */
 static struct json element_at(struct json array, const char *name)
@@ -42,11 +48,9 @@ static struct json value_at(const struct message *message, const char *path)
 static bool refuse(const struct message *message, const char *field, struct json value,
                    const char *what, struct error *reterr)
 {
-    struct bytes shown = value.text;
-    shown.length = shown.length > MAX_SHOWN_BYTES ? MAX_SHOWN_BYTES : shown.length;
     return error_set(reterr, ERROR_REFUSED, "task %.*s[%.*s]: %s is %.*s, %s",
-                     BYTES_FORMAT(message->task), BYTES_FORMAT(message->id), field,
-                     BYTES_FORMAT(shown), what);
+                     BYTES_FORMAT(shown(message->task)), BYTES_FORMAT(shown(message->id)), field,
+                     BYTES_FORMAT(shown(value.text)), what);
 }
 
 /* Compares a string without its quotes; one with escapes is no tenant's name, whatever it
@@ -93,6 +97,6 @@ bool tenancy_check(const struct strategy_rules *rules, const struct request *req
         reterr, ERROR_REFUSED,
         "task %.*s[%.*s] names no tenant (neither %s nor header %s) and came from queue %.*s, not "
         "from %s's own",
-        BYTES_FORMAT(message->task), BYTES_FORMAT(message->id), rules->tenant_path,
-        rules->tenant_header, BYTES_FORMAT(request->delivery->queue), rules->tenant);
+        BYTES_FORMAT(shown(message->task)), BYTES_FORMAT(shown(message->id)), rules->tenant_path,
+        rules->tenant_header, BYTES_FORMAT(shown(request->delivery->queue)), rules->tenant);
 }

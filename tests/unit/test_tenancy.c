@@ -219,6 +219,15 @@ static void test_a_long_name_is_cut_in_the_sentence(void **state)
     assert_true(strlen(error.message) < 250);
 }
 
+static void test_a_long_id_leaves_room_for_what_is_wrong(void **state)
+{
+    (void)state;
+    char header[600];
+    (void)snprintf(header, sizeof(header), ", \"id\": \"%0500d\"", 0);
+    assert_refused(header, OTHER, "tenant-user", "namespace is \"tenant-admin\"");
+    assert_refused(header, NONE, "celery", "came from queue celery, not from tenant-user's own");
+}
+
 /* What a path finds in `body` for a worker of "me". */
 static bool is_found(const char *path, const char *body)
 {
@@ -265,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_of_a_key_written_twice_the_last_counts_as_in_python),
         cmocka_unit_test(test_a_path_that_ends_early_names_nobody),
         cmocka_unit_test(test_a_long_name_is_cut_in_the_sentence),
+        cmocka_unit_test(test_a_long_id_leaves_room_for_what_is_wrong),
         cmocka_unit_test(test_a_path_goes_through_arguments_arrays_and_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
