@@ -264,14 +264,34 @@ static json_t *check_amount(json_t *value, struct error *reterr)
     return value;
 }
 
+/* A value that is of its placeholder's type, and yet not one for its field. Returns NULL. */
+static json_t *blame(const struct job_placeholder_text *text, struct error *reterr)
+{
+    for (size_t i = 0; i < text->count; i++) {
+        if (text->parts[i].placeholder) {
+            (void)error_wrap(reterr, "%s", text->parts[i].placeholder->source);
+            break;
+        }
+    }
+    return NULL;
+}
+
+static json_t *render_number(enum job_field_kind kind, const struct job_placeholder_text *text,
+                             const struct message *message, struct error *reterr)
+{
+    json_t *value = job_placeholder_value(text->parts[0].placeholder, message, reterr);
+    if (!value) {
+        return NULL;
+    }
+    value = kind == JOB_FIELD_SECONDS ? check_seconds(value, reterr) : check_amount(value, reterr);
+    return value ? value : blame(text, reterr);
+}
+
 json_t *job_field_render(enum job_field_kind kind, const struct job_placeholder_text *text,
                          const struct message *message, struct error *reterr)
 {
     if (kind == JOB_FIELD_SECONDS || kind == JOB_FIELD_QUANTITY) {
-        const struct job_placeholder *placeholder = text->parts[0].placeholder;
-        json_t *value = job_placeholder_value(placeholder, message, reterr);
-        return kind == JOB_FIELD_SECONDS ? check_seconds(value, reterr)
-                                         : check_amount(value, reterr);
+        return render_number(kind, text, message, reterr);
     }
     struct buffer made;
     buffer_init(&made, MAX_TEXT_BYTES);
@@ -292,7 +312,8 @@ json_t *job_field_render(enum job_field_kind kind, const struct job_placeholder_
             return NULL;
         }
     }
-    return finish_text(kind, &made, reterr);
+    json_t *whole = finish_text(kind, &made, reterr);
+    return whole ? whole : blame(text, reterr);
 }
 
 json_t *job_field_override(enum job_field_kind kind, struct json value, struct error *reterr)

@@ -11,6 +11,7 @@
 #define FIRST_ARENA_BYTES 16384
 #define MAX_WORDS         256 /* of one command line */
 #define SCRATCH_BYTES     512
+#define MAX_SHOWN_BYTES   200 /* of a pointer that a message brings */
 #define OVERRIDE_HEADER   "petiole_override"
 
 /* A field with placeholders in it. */
@@ -326,22 +327,6 @@ static const struct override *find_override(const struct job_template *template,
     return NULL;
 }
 
-static bool apply_override(const struct job_template *template, json_t *tree, struct bytes pointer,
-                           struct json value, struct error *reterr)
-{
-    const struct override *override = find_override(template, pointer);
-    if (!override) {
-        return error_set(reterr, ERROR_INVALID, "%.200s: a message may not set this field",
-                         pointer.data ? pointer.data : "");
-    }
-    json_t *made = job_field_override(override->kind, value, reterr);
-    if (!made) {
-        return error_wrap(reterr, "%s", override->pointer);
-    }
-    return job_tree_set(tree, override->pointer, made)
-           || error_set(reterr, ERROR_INVALID, "%s: cannot be set", override->pointer);
-}
-
 /* The key of a member between its quotes, with its escapes undone. */
 static struct bytes plain_key(struct bytes key, struct arena *arena)
 {
@@ -351,6 +336,26 @@ static struct bytes plain_key(struct bytes key, struct arena *arena)
         return text;
     }
     return arena_copy(arena, text);
+}
+
+/* `key` is the pointer as it was written; so it is shown. */
+static bool apply_override(const struct job_template *template, json_t *tree, struct bytes key,
+                           struct json value, struct error *reterr)
+{
+    struct arena *arena = arena_new(SCRATCH_BYTES);
+    const struct override *override = find_override(template, plain_key(key, arena));
+    arena_free(&arena);
+    if (!override) {
+        key.length = key.length > MAX_SHOWN_BYTES ? MAX_SHOWN_BYTES : key.length;
+        return error_set(reterr, ERROR_INVALID, "%.*s: a message may not set this field",
+                         BYTES_FORMAT(key));
+    }
+    json_t *made = job_field_override(override->kind, value, reterr);
+    if (!made) {
+        return error_wrap(reterr, "%s", override->pointer);
+    }
+    return job_tree_set(tree, override->pointer, made)
+           || error_set(reterr, ERROR_INVALID, "%s: cannot be set", override->pointer);
 }
 
 static bool apply_overrides(const struct job_template *template, json_t *tree,
@@ -363,17 +368,15 @@ static bool apply_overrides(const struct job_template *template, json_t *tree,
     if (wanted.type != JSON_TYPE_OBJECT) {
         return error_set(reterr, ERROR_INVALID, "the header " OVERRIDE_HEADER " must be an object");
     }
-    struct arena *arena = arena_new(SCRATCH_BYTES);
     struct json_walk walk = json_walk(wanted);
     struct bytes key;
     struct json value;
-    bool is_fine = true;
-    while (is_fine && json_next_member(&walk, &key, &value)) {
-        is_fine = apply_override(template, tree, plain_key(key, arena), value, reterr)
-                  || error_wrap(reterr, "the header " OVERRIDE_HEADER);
+    while (json_next_member(&walk, &key, &value)) {
+        if (!apply_override(template, tree, key, value, reterr)) {
+            return error_wrap(reterr, "the header " OVERRIDE_HEADER);
+        }
     }
-    arena_free(&arena);
-    return is_fine;
+    return true;
 }
 
 /* Public */

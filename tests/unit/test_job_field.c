@@ -180,6 +180,7 @@ static void makes_numbers(void **state)
     assert_string_equal("5", render(f, JOB_FIELD_QUANTITY, "${kwargs.n:int}"));
     assert_string_equal("\"5\"", render(f, JOB_FIELD_QUANTITY, "${kwargs.n:quantity}"));
     assert_null(render(f, JOB_FIELD_SECONDS, "${kwargs.zero:int}"));
+    assert_non_null(strstr(f->error.message, "${kwargs.zero:int}: must be 1 to"));
     assert_null(render(f, JOB_FIELD_SECONDS, "${kwargs.huge:int}"));
     assert_null(render(f, JOB_FIELD_QUANTITY, "${kwargs.gpu:int}"));
 }
@@ -191,6 +192,7 @@ static void refuses_hostile_values(void **state)
     assert_non_null(strstr(f->error.message, "${kwargs.bad_tag}: must be 1 to 128 letters"));
     assert_null(render(f, JOB_FIELD_IMAGE, "image:${kwargs.empty}"));
     assert_null(render(f, JOB_FIELD_FOLDER, "${kwargs.up}"));
+    assert_string_equal("${kwargs.up}: must not be . or ..", f->error.message);
     assert_null(render(f, JOB_FIELD_FOLDER, "a/${kwargs.up}/b"));
     assert_null(render(f, JOB_FIELD_FOLDER, "${kwargs.here}"));
     assert_null(render(f, JOB_FIELD_FOLDER, "${kwargs.here}${kwargs.here}"));

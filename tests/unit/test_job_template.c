@@ -262,6 +262,8 @@ static void refuses_forged_overrides(void **state)
                           "may not set this field");
     assert_override_fails(f, "{\"petiole_override\": [\"x\"]}", "must be an object");
     assert_override_fails(f, "{\"petiole_override\": {\"\": 1}}", "may not set this field");
+    assert_override_fails(f, "{\"petiole_override\": {\"" MEMORY "\\u0000\": \"1Gi\"}}",
+                          MEMORY "\\u0000: a message may not set this field");
 }
 
 static void refuses_overrides_that_no_message_may_have(void **state)
