@@ -6,7 +6,7 @@
 
 #define ARENA_ALIGNMENT    _Alignof(max_align_t)
 #define ARENA_LEAST_BLOCK  256
-#define ARENA_GROWTH_LIMIT (64 * 1024)
+#define ARENA_GROWTH_LIMIT ((size_t)64 * 1024)
 
 struct arena_block {
     struct arena_block *older;

@@ -7,6 +7,13 @@
 
 #define REPLACEMENT_CHARACTER 0xfffd
 
+/* A finite number as its significant digits, d.ddd times ten to the exponent. */
+struct decimal {
+    char digits[32];
+    size_t count;
+    long exponent;
+};
+
 /* The character `point` as json.dumps escapes it, or itself when it is printable ASCII. */
 static void append_point(struct buffer *buffer, unsigned point)
 {
@@ -61,49 +68,71 @@ void json_append_string(struct buffer *buffer, struct bytes text)
     (void)buffer_append_byte(buffer, '"');
 }
 
-/* Rewrites what "%.*e" gave ("-1.5e+16") in the form of Python's repr: positional from 1e-4 to
- * below 1e16. */
+/* Takes apart what "%.*e" gave, without its sign ("1.5e+16"). */
+static struct decimal read_scientific(const char *text)
+{
+    struct decimal decimal = {.digits = {*text++}, .count = 1};
+    for (; *text != 'e'; text++) {
+        if (*text != '.') {
+            decimal.digits[decimal.count++] = *text;
+        }
+    }
+    while (decimal.count > 1 && decimal.digits[decimal.count - 1] == '0') {
+        decimal.count--;
+    }
+    decimal.exponent = strtol(text + 1, NULL, 10);
+    return decimal;
+}
+
+static void append_zeros(struct buffer *buffer, size_t count)
+{
+    for (size_t index = 0; index < count; index++) {
+        (void)buffer_append_byte(buffer, '0');
+    }
+}
+
+/* 1e-05, 1.5e+16 */
+static void append_scientific(struct buffer *buffer, const struct decimal *decimal)
+{
+    (void)buffer_append_byte(buffer, decimal->digits[0]);
+    if (decimal->count > 1) {
+        (void)buffer_append_byte(buffer, '.');
+        (void)buffer_append(buffer, bytes_of(decimal->digits + 1, decimal->count - 1));
+    }
+    (void)buffer_format(buffer, "e%c%02ld", decimal->exponent < 0 ? '-' : '+',
+                        labs(decimal->exponent));
+}
+
+/* 0.001, 1.5, 100.0 */
+static void append_positional(struct buffer *buffer, const struct decimal *decimal)
+{
+    struct bytes digits = bytes_of(decimal->digits, decimal->count);
+    if (decimal->exponent < 0) {
+        (void)buffer_append_text(buffer, "0.");
+        append_zeros(buffer, (size_t)-decimal->exponent - 1);
+        (void)buffer_append(buffer, digits);
+        return;
+    }
+    size_t whole = (size_t)decimal->exponent + 1;
+    size_t given = whole < digits.length ? whole : digits.length;
+    (void)buffer_append(buffer, bytes_of(digits.data, given));
+    append_zeros(buffer, whole - given);
+    (void)buffer_append_byte(buffer, '.');
+    (void)buffer_append(buffer, given < digits.length ? bytes_skip(digits, given) : BYTES("0"));
+}
+
+/* What "%.*e" gave ("-1.5e+16") in the form of Python's repr: positional from 1e-4 to below 1e16. */
 static void append_repr(struct buffer *buffer, const char *scientific)
 {
-    char digits[32];
-    size_t count = 0;
-    const char *position = scientific;
-    if (*position == '-') {
-        (void)buffer_append_byte(buffer, *position++);
+    if (*scientific == '-') {
+        (void)buffer_append_byte(buffer, *scientific++);
     }
-    for (; *position != 'e'; position++) {
-        if (*position != '.') {
-            digits[count++] = *position;
-        }
+    struct decimal decimal = read_scientific(scientific);
+    if (decimal.exponent < -4 || decimal.exponent >= 16) {
+        append_scientific(buffer, &decimal);
+    } else {
+        append_positional(buffer, &decimal);
     }
-    while (count > 1 && digits[count - 1] == '0') {
-        count--;
-    }
-    long exponent = strtol(position + 1, NULL, 10);
-    struct bytes all = bytes_of(digits, count);
-    if (exponent < -4 || exponent >= 16) {
-        (void)buffer_append_byte(buffer, digits[0]);
-        if (count > 1) {
-            (void)buffer_append_byte(buffer, '.');
-            (void)buffer_append(buffer, bytes_skip(all, 1));
-        }
-        (void)buffer_format(buffer, "e%c%02ld", exponent < 0 ? '-' : '+', labs(exponent));
-        return;
-    }
-    if (exponent < 0) {
-        (void)buffer_append_text(buffer, "0.");
-        for (long zero = -1; zero > exponent; zero--) {
-            (void)buffer_append_byte(buffer, '0');
-        }
-        (void)buffer_append(buffer, all);
-        return;
-    }
-    size_t whole = (size_t)exponent + 1;
-    for (size_t index = 0; index < whole; index++) {
-        (void)buffer_append_byte(buffer, index < count ? digits[index] : '0');
-    }
-    (void)buffer_append_byte(buffer, '.');
-    (void)buffer_append(buffer, whole < count ? bytes_skip(all, whole) : BYTES("0"));
 }
 
 void json_append_double(struct buffer *buffer, double number)
@@ -119,8 +148,7 @@ void json_append_double(struct buffer *buffer, double number)
     char text[40];
     for (int precision = 0; precision <= 16; precision++) {
         (void)snprintf(text, sizeof(text), "%.*e", precision, number);
-        double same = strtod(text, NULL);
-        if (memcmp(&same, &number, sizeof(same)) == 0) {
+        if (strtod(text, NULL) == number) {
             break;
         }
     }
@@ -161,16 +189,16 @@ static void append_rewritten(struct buffer *buffer, struct bytes quoted)
     (void)buffer_append_byte(buffer, '"');
 }
 
-/* Python reads a number with a point or an exponent as a float, and writes its repr. */
+/* Python reads a number with a point or an exponent as a float, and writes its repr. Integers and
+ * the words NaN and Infinity, which have neither, stay what they are. */
 static void append_number(struct buffer *buffer, struct bytes text)
 {
     bool is_float = false;
-    bool is_word = false;
-    for (size_t index = 0; index < text.length; index++) {
-        is_float = is_float || memchr(".eE", text.data[index], 3);
-        is_word = is_word || memchr("NI", text.data[index], 2);
+    for (size_t index = 0; index < text.length && !is_float; index++) {
+        char byte = text.data[index];
+        is_float = byte == '.' || byte == 'e' || byte == 'E';
     }
-    if (!is_float || is_word) {
+    if (!is_float) {
         (void)buffer_append(buffer, bytes_equal(text, BYTES("-0")) ? BYTES("0") : text);
         return;
     }

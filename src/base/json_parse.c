@@ -24,17 +24,23 @@ static const unsigned char *skip_space(const unsigned char *position, const unsi
     return position;
 }
 
-/* The length of the well-formed UTF-8 character that starts at `text`, or 0 (Unicode 15, table
- * 3-7). */
+/* The length of the UTF-8 characters that begin with `first`, which is not ASCII, or 0. */
+static size_t utf8_length_by_first(unsigned char first)
+{
+    if (first < 0xc2 || first > 0xf4) {
+        return 0;
+    }
+    return first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+}
+
+/* The length of the well-formed UTF-8 character that starts at `text` and is not ASCII, or 0
+ * (Unicode 15, table 3-7). Checks only: utf8_decode halves the speed of the parser. */
 static size_t utf8_length(const unsigned char *text, const unsigned char *end)
 {
     unsigned char first = *text;
-    size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    if (length == 0 || first > 0xf4 || (size_t)(end - text) < length) {
+    size_t length = utf8_length_by_first(first);
+    if (length == 0 || (size_t)(end - text) < length) {
         return 0;
-    }
-    if (length == 1) {
-        return 1;
     }
     unsigned char least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
     unsigned char most = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
@@ -58,6 +64,24 @@ static int hex_digit(unsigned char byte)
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
+/* Whether a backslash and `byte` are one character by themselves. */
+static bool is_escape_letter(unsigned char byte)
+{
+    switch (byte) {
+    case '"':
+    case '\\':
+    case '/':
+    case 'b':
+    case 'f':
+    case 'n':
+    case 'r':
+    case 't':
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool scan_escape(struct scanner *scanner)
 {
     scanner->position++;
@@ -65,7 +89,7 @@ static bool scan_escape(struct scanner *scanner)
         return fail(scanner, "unterminated string");
     }
     if (*scanner->position != 'u') {
-        if (!memchr("\"\\/bfnrt", *scanner->position, 8)) {
+        if (!is_escape_letter(*scanner->position)) {
             return fail(scanner, "bad escape in a string");
         }
         scanner->position++;

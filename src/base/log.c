@@ -10,19 +10,23 @@
 #include "base/json.h"
 #include "base/memory.h"
 
-#define LOG_MAX_MESSAGE_BYTES (64 * 1024)
-#define LOG_MAX_BLOCK_BYTES   (128 * 1024)
-/* A byte becomes at most six (\u0000); the rest is names and the time stamp. */
-#define LOG_MAX_LINE_BYTES (6 * (LOG_MAX_MESSAGE_BYTES + LOG_MAX_BLOCK_BYTES + 16 * 1024))
+#define LOG_MAX_MESSAGE_BYTES ((size_t)64 * 1024)
+#define LOG_MAX_BLOCK_BYTES   ((size_t)128 * 1024)
+#define LOG_MAX_REST_BYTES    ((size_t)16 * 1024) /* names and the time stamp */
+/* A byte becomes at most six (\u0000). */
+#define LOG_MAX_LINE_BYTES (6 * (LOG_MAX_MESSAGE_BYTES + LOG_MAX_BLOCK_BYTES + LOG_MAX_REST_BYTES))
 
-/* The sink: the one mutable static of the program (see the header). */
-static struct log_sink {
+struct log_sink {
     int descriptor;
     enum log_level level;
     enum log_form form;
     bool color;
     char path[1024]; /* empty: stderr */
-} sink = {.descriptor = STDERR_FILENO, .level = LOG_WARNING};
+};
+
+/* The one mutable static of the program (see the header). */
+/* NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables) */
+static struct log_sink sink = {.descriptor = STDERR_FILENO, .level = LOG_WARNING};
 
 struct log_entry {
     enum log_level level;
@@ -194,8 +198,8 @@ static void write_entry(const struct log_entry *entry)
     buffer_fini(&line);
 }
 
-/* Formats the message of `entry` and writes it. */
-static PRINTF_FORMAT(2, 0) void write_formatted(struct log_entry *entry, const char *format,
+/* Formats the message of `entry`, which has all the rest, and writes it. */
+static PRINTF_FORMAT(2, 0) void write_formatted(struct log_entry entry, const char *format,
                                                 va_list arguments)
 {
     char small[1024];
@@ -204,16 +208,17 @@ static PRINTF_FORMAT(2, 0) void write_formatted(struct log_entry *entry, const c
     int length = vsnprintf(small, sizeof(small), format, arguments);
     char *large CLEANUP(memory_free_at) = NULL;
     if (length >= (int)sizeof(small)) {
-        size_t size = length < LOG_MAX_MESSAGE_BYTES ? (size_t)length + 1 : LOG_MAX_MESSAGE_BYTES;
+        size_t size = (size_t)length + 1;
+        size = size < LOG_MAX_MESSAGE_BYTES ? size : LOG_MAX_MESSAGE_BYTES;
         large = memory_new(size);
         (void)vsnprintf(large, size, format, again);
     }
     va_end(again);
-    entry->message = bytes_from_text(large ? large : small);
-    if (entry->block.length > LOG_MAX_BLOCK_BYTES) {
-        entry->block.length = LOG_MAX_BLOCK_BYTES;
+    entry.message = bytes_from_text(large ? large : small);
+    if (entry.block.length > LOG_MAX_BLOCK_BYTES) {
+        entry.block.length = LOG_MAX_BLOCK_BYTES;
     }
-    write_entry(entry);
+    write_entry(&entry);
 }
 
 void log_write(enum log_level level, const char *format, ...)
@@ -224,7 +229,7 @@ void log_write(enum log_level level, const char *format, ...)
     struct log_entry entry = {.level = level};
     va_list arguments;
     va_start(arguments, format);
-    write_formatted(&entry, format, arguments);
+    write_formatted(entry, format, arguments);
     va_end(arguments);
 }
 
@@ -237,7 +242,7 @@ void log_task(enum log_level level, struct bytes task_name, struct bytes task_id
     struct log_entry entry = {.level = level, .task_name = task_name, .task_id = task_id};
     va_list arguments;
     va_start(arguments, format);
-    write_formatted(&entry, format, arguments);
+    write_formatted(entry, format, arguments);
     va_end(arguments);
 }
 
@@ -251,6 +256,6 @@ void log_task_block(enum log_level level, struct bytes task_name, struct bytes t
         .level = level, .task_name = task_name, .task_id = task_id, .block = block};
     va_list arguments;
     va_start(arguments, format);
-    write_formatted(&entry, format, arguments);
+    write_formatted(entry, format, arguments);
     va_end(arguments);
 }
