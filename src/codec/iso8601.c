@@ -81,7 +81,8 @@ static bool read_week_date(struct reader *reader, int year, bool is_extended, in
         return false;
     }
     int64_t fourth = days_from_date(year, 1, 4); /* always in week 1 */
-    *ret_days = fourth - (weekday_of(fourth) - 1) + (week - 1) * 7 + (weekday - 1);
+    int days = (week - 1) * 7 + (weekday - 1);
+    *ret_days = fourth - (weekday_of(fourth) - 1) + days;
     return true;
 }
 
@@ -140,43 +141,53 @@ static bool read_date(struct reader *reader, int64_t *ret_days, bool *ret_comple
 /* A fraction of a second: one digit or more, those after the sixth ignored. */
 static bool read_fraction(struct reader *reader, double *ret_fraction)
 {
+    static const double units[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6};
     size_t digits = count_digits(reader->rest);
-    double scale = 0.1;
-    double fraction = 0;
-    for (size_t index = 0; index < digits && index < 6; index++) {
-        fraction += (reader->rest.data[index] - '0') * scale;
-        scale /= 10;
+    size_t counted = digits < 6 ? digits : 6;
+    int number = 0;
+    if (digits == 0 || !read_digits(reader, counted, &number)) {
+        return false;
     }
-    reader->rest = bytes_skip(reader->rest, digits);
-    *ret_fraction = fraction;
-    return digits > 0;
+    reader->rest = bytes_skip(reader->rest, digits - counted);
+    *ret_fraction = number / units[counted];
+    return true;
+}
+
+/* What follows "hh:" ("mm", "mm:ss", "mm:ss.f") or "hh" ("mm", "mmss", "mmss.f"). */
+static bool read_in_hour(struct reader *reader, bool is_extended, double *ret_seconds)
+{
+    int minute = 0;
+    int second = 0;
+    double fraction = 0;
+    if (!read_digits(reader, 2, &minute) || minute > 59) {
+        return false;
+    }
+    if (is_extended ? read_byte(reader, ':') : count_digits(reader->rest) > 0) {
+        if (!read_digits(reader, 2, &second) || second > 59) {
+            return false;
+        }
+        bool has_fraction = read_byte(reader, '.') || read_byte(reader, ',');
+        if (has_fraction && !read_fraction(reader, &fraction)) {
+            return false;
+        }
+    }
+    *ret_seconds = minute * 60 + second + fraction;
+    return true;
 }
 
 static bool read_time(struct reader *reader, double *ret_seconds)
 {
     int hour = 0;
-    int minute = 0;
-    int second = 0;
-    double fraction = 0;
+    double in_hour = 0;
     if (!read_digits(reader, 2, &hour) || hour > 24) {
         return false;
     }
     bool is_extended = read_byte(reader, ':');
-    if (is_extended || count_digits(reader->rest) > 0) {
-        if (!read_digits(reader, 2, &minute) || minute > 59) {
-            return false;
-        }
-        if (is_extended ? read_byte(reader, ':') : count_digits(reader->rest) > 0) {
-            if (!read_digits(reader, 2, &second) || second > 59) {
-                return false;
-            }
-            if ((read_byte(reader, '.') || read_byte(reader, ','))
-                && !read_fraction(reader, &fraction)) {
-                return false;
-            }
-        }
+    if ((is_extended || count_digits(reader->rest) > 0)
+        && !read_in_hour(reader, is_extended, &in_hour)) {
+        return false;
     }
-    *ret_seconds = hour * 3600 + minute * 60 + second + fraction;
+    *ret_seconds = hour * 3600 + in_hour;
     return hour < 24 || *ret_seconds <= SECONDS_PER_DAY;
 }
 

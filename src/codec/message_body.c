@@ -44,17 +44,18 @@ static enum message_fault check_content_type(const struct delivery *delivery,
                                              struct error *reterr)
 {
     struct bytes content_type = delivery->content_type;
+    struct bytes shown = content_type.length > 0 ? content_type : BYTES("null");
     if (!is_accepted(content_type, rules->accept)) {
         (void)error_set(reterr, ERROR_REFUSED,
                         "Refusing to deserialize untrusted content of type %.*s; accept_content "
                         "does not have it",
-                        BYTES_FORMAT(content_type.length > 0 ? content_type : BYTES("null")));
+                        BYTES_FORMAT(shown));
         return MESSAGE_INVALID;
     }
     if (!is_json_type(content_type)) {
         (void)error_set(reterr, ERROR_UNSUPPORTED,
                         "content of type %.*s cannot be read here; let the client send json",
-                        BYTES_FORMAT(content_type));
+                        BYTES_FORMAT(shown));
         return MESSAGE_INVALID;
     }
     return MESSAGE_FINE;
