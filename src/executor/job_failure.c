@@ -50,11 +50,11 @@ static void read_terminated(struct json terminated, struct arena *arena, struct 
     pod->runtime_s = seconds_between(terminated, arena);
 }
 
-void job_failure_read_pod(struct json object, struct arena *arena, struct job_pod *ret_pod)
+void job_failure_read_pod(struct json pod, struct arena *arena, struct job_pod *ret_pod)
 {
-    struct json metadata = json_get(object, "metadata");
-    struct json status = json_get(object, "status");
-    struct json first = json_at(json_get(json_get(object, "spec"), "containers"), 0);
+    struct json metadata = json_get(pod, "metadata");
+    struct json status = json_get(pod, "status");
+    struct json first = json_at(json_get(json_get(pod, "spec"), "containers"), 0);
     struct bytes named = text_of(json_get(metadata, "annotations"), DEFAULT_CONTAINER, arena);
     struct bytes main_name = named.length > 0 ? named : text_of(first, "name", arena);
     struct json container =

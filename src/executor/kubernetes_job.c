@@ -56,6 +56,12 @@ static void set_default(json_t *object, const char *key, json_t *value)
 
 /* Marks */
 
+static bool is_letter_or_digit(char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
+           || (byte >= '0' && byte <= '9');
+}
+
 /* `text` as a label's value: letters, digits, "-", "_" and ".", cut to 63, ends are letters or
  * digits. */
 static struct bytes label_value(struct bytes text, char storage[MAX_LABEL])
@@ -63,14 +69,13 @@ static struct bytes label_value(struct bytes text, char storage[MAX_LABEL])
     size_t length = 0;
     for (size_t index = 0; index < text.length && length < MAX_LABEL; index++) {
         char byte = text.data[index];
-        bool is_plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
-                        || (byte >= '0' && byte <= '9');
+        bool is_plain = is_letter_or_digit(byte);
         if (!is_plain && length == 0) {
             continue;
         }
         storage[length++] = (char)(is_plain || byte == '.' || byte == '_' ? byte : '-');
     }
-    while (length > 0 && memchr("-_.", storage[length - 1], 3)) {
+    while (length > 0 && !is_letter_or_digit(storage[length - 1])) {
         length--;
     }
     return bytes_of(storage, length);
