@@ -6,7 +6,8 @@
 #include "codec/python_repr.h"
 #include "worker/pipeline_private.h"
 
-#define MAX_REPR_BYTES 1024 /* resultrepr_maxsize */
+#define MAX_REPR_BYTES   1024 /* resultrepr_maxsize */
+#define MAX_REPORT_BYTES ((size_t)32 * 1024)
 
 static void count(struct pipeline *pipeline, enum metrics_family family,
                   const struct request *request)
@@ -20,11 +21,17 @@ static void count(struct pipeline *pipeline, enum metrics_family family,
 #define TASK_ARGUMENTS(request)                                                                    \
     BYTES_FORMAT(message_display_name(&(request)->message)), BYTES_FORMAT((request)->message.id)
 
+/* The line "Task name[id] " with `event` at its end. */
+static void log_event(const struct request *request, const char *event)
+{
+    log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "%s",
+             TASK_ARGUMENTS(request), event);
+}
+
 void pipeline_log_received(struct pipeline *pipeline, const struct request *request)
 {
     count(pipeline, METRICS_TASK_RECEIVED, request);
-    log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "received",
-             TASK_ARGUMENTS(request));
+    log_event(request, "received");
 }
 
 void pipeline_log_started(struct pipeline *pipeline, const struct request *request)
@@ -106,6 +113,13 @@ static void log_retry(struct pipeline *pipeline, const struct request *request,
     buffer_fini(&text);
 }
 
+static void log_revoked(struct pipeline *pipeline, const struct request *request)
+{
+    count(pipeline, METRICS_TASK_REVOKED, request);
+    log_task(LOG_INFO, request->message.task, request->message.id,
+             "Discarding revoked task: %.*s[%.*s]", TASK_ARGUMENTS(request));
+}
+
 void pipeline_log_outcome(struct pipeline *pipeline, const struct request *request,
                           const struct outcome *outcome)
 {
@@ -120,23 +134,18 @@ void pipeline_log_outcome(struct pipeline *pipeline, const struct request *reque
         log_retry(pipeline, request, outcome);
         break;
     case OUTCOME_REVOKED:
-        count(pipeline, METRICS_TASK_REVOKED, request);
-        log_task(LOG_INFO, request->message.task, request->message.id,
-                 "Discarding revoked task: %.*s[%.*s]", TASK_ARGUMENTS(request));
+        log_revoked(pipeline, request);
         break;
     case OUTCOME_REJECT:
         count(pipeline, METRICS_TASK_REJECTED, request);
-        log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "rejected",
-                 TASK_ARGUMENTS(request));
+        log_event(request, "rejected");
         break;
     case OUTCOME_LOST:
-        log_task(LOG_INFO, request->message.task, request->message.id,
-                 TASK_HEAD "given back to its queue", TASK_ARGUMENTS(request));
+        log_event(request, "given back to its queue");
         break;
     case OUTCOME_IGNORE:
     default:
-        log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "ignored",
-                 TASK_ARGUMENTS(request));
+        log_event(request, "ignored");
         break;
     }
 }
@@ -166,7 +175,7 @@ void pipeline_log_fault(struct pipeline *pipeline, const struct delivery *delive
                              delivery->queue};
     metrics_add(pipeline->options.metrics, METRICS_TASK_REJECTED, labels, 1);
     struct buffer report;
-    buffer_init(&report, 32 * 1024);
+    buffer_init(&report, MAX_REPORT_BYTES);
     append_report(&report, delivery);
     struct bytes block = buffer_view(&report);
     if (fault == MESSAGE_UNKNOWN) {
@@ -189,7 +198,7 @@ void pipeline_log_unregistered(struct pipeline *pipeline, const struct request *
 {
     (void)pipeline;
     struct buffer report;
-    buffer_init(&report, 32 * 1024);
+    buffer_init(&report, MAX_REPORT_BYTES);
     append_report(&report, request->delivery);
     struct buffer name;
     buffer_init(&name, 8192);

@@ -6,7 +6,7 @@
 #include "executor/executor_kubernetes.h"
 #include "worker/worker_private.h"
 
-#define LOOK_EVERY_MS (5 * 60 * 1000)
+#define LOOK_EVERY_MS ((int64_t)5 * 60 * 1000)
 
 /* One entry being looked for. */
 struct outbox_look {
