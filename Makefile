@@ -202,8 +202,8 @@ format: ## Rewrite the C sources with clang-format-14 and the Python sources wit
 	clang-format-14 -i $(FORMATTED)
 	@tests/checks/check_python.sh --fix
 
-lint: $(LIBRARY) ## Run clang-tidy-14 over the C sources
-	@printf '%s\n' $(SOURCES) $(MAIN) | xargs -P 2 -n 1 sh -c \
+lint: | $(OBJECTS)/flags ## Run clang-tidy-14 over the C sources
+	@printf '%s\n' $(SOURCES) $(MAIN) $(wildcard include/samples/*.c) | xargs -P 2 -n 1 sh -c \
 	    'clang-tidy-14 --quiet "$$@" -- -std=c11 $(DEFINES) -Isrc -Iinclude $(LIBRARY_CFLAGS)' lint
 
 # --- trying and installing -----------------------------------------------------------------------------------

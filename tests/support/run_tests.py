@@ -181,6 +181,13 @@ def checks_stage(context: Context) -> Counts:
     return counts
 
 
+def lint_stage(context: Context) -> Counts:
+    """Run clang-tidy over the C sources: one test."""
+    counts = Counts()
+    counts.record("lint", run_make(context, "lint"))
+    return counts
+
+
 def unit_stage(context: Context) -> Counts:
     """Run the program of every file in tests/unit, counting cmocka's tests."""
     counts = Counts()
@@ -281,6 +288,7 @@ Stage = Callable[[Context], Counts]
 STAGES: dict[str, Stage] = {
     "build": build_stage,
     "checks": checks_stage,
+    "lint": lint_stage,
     "unit": unit_stage,
     "replay": replay_stage,
     "shim": pytest_stage("shim", "python-shim/tests", "-c", "python-shim/pyproject.toml"),
@@ -291,6 +299,7 @@ STAGES: dict[str, Stage] = {
 }
 TEST_STAGES = ("build", "checks", "unit", "replay", "shim", "integration", "kubernetes")
 CI_STAGES = (
+    ("release", "lint"),
     ("clang", "build"),
     ("clang", "unit"),
     ("fuzz", "fuzz"),
