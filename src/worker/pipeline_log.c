@@ -187,7 +187,7 @@ void pipeline_log_fault(struct pipeline *pipeline, const struct delivery *delive
                        "Can't decode message body: %s", error->message);
     } else {
         log_task_block(LOG_ERROR, message->task, message->id, block,
-                       "Received invalid task message: %s The message has been ignored and "
+                       "Received invalid task message: %s. The message has been ignored and "
                        "discarded.",
                        error->message);
     }
