@@ -15,6 +15,7 @@ from kube_client import ApiError, KubeClient, client_of_kubeconfig
 from kubernetes_worker import worker_kubeconfig, worker_settings
 from petiole_worker import run_petiole
 from redis_server import RedisServer
+from role_rights import Right, each_right
 from waiting import wait_for
 
 TENANT = "tenant-user"
@@ -48,18 +49,7 @@ def check(cluster: Cluster, config: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def each_right(role: Json) -> list[tuple[str, str, str]]:
-    """Return group, resource and verb of everything that the Role allows."""
-    return [
-        (group, resource, verb)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    ]
-
-
-def without(role: Json, right: tuple[str, str, str]) -> list[Json]:
+def without(role: Json, right: Right) -> list[Json]:
     """Return rules that allow everything that the Role does, but for `right`."""
     return [
         {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
@@ -68,7 +58,7 @@ def without(role: Json, right: tuple[str, str, str]) -> list[Json]:
     ]
 
 
-def is_allowed(worker: KubeClient, right: tuple[str, str, str]) -> bool:
+def is_allowed(worker: KubeClient, right: Right) -> bool:
     """Return what the API server says to the worker's ServiceAccount."""
     group, resource, verb = right
     resource, _, subresource = resource.partition("/")

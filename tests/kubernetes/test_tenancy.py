@@ -360,6 +360,7 @@ OVERRIDES: dict[str, Json] = {
     "hostPath volume": {f"{POD}/volumes/-": HOST},
     "Secret volume": {f"{POD}/volumes/0": SECRET},
     "all volumes": {f"{POD}/volumes": [SECRET, HOST]},
+    "claim": {f"{POD}/volumes/0/persistentVolumeClaim/claimName": "theirs"},
     "Secret in env": {f"{CONTAINER}/env/0/valueFrom": REFERENCE},
     "envFrom": {f"{CONTAINER}/envFrom": [{"secretRef": {"name": "lora-secrets"}}]},
     "securityContext": {f"{CONTAINER}/securityContext": {"privileged": True}},
