@@ -172,7 +172,7 @@ def test_no_rule_of_any_other_namespace_is_for_it(
     cluster: Cluster, name: str, account: str, tmp_path: Path
 ) -> None:
     places = ["default", "kube-system", "kube-public", other(name)]
-    # A Job's pod would be `default`, and has no token in any case: at home it may do nothing either.
+    # A Job's pod would be `default`, without a token: at home it may do nothing either.
     places += [name] if account == "default" else []
     token = client_of_kubeconfig(
         cluster.kubeconfig_for(name, account), str(cluster.programs / "kubectl")
