@@ -70,7 +70,8 @@ def own_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def kubelet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubelet]:
     """A node that really runs the pods of `cluster`, with the tests' own Python."""
-    shim = f"{ROOT / 'python-shim' / 'src'}:{Path(__file__).parent}"
+    parts = (ROOT / "python-shim/src", ROOT / "python-shim/demo", Path(__file__).parent)
+    shim = ":".join(map(str, parts))
     folder = tmp_path_factory.mktemp("kubelet")
     with FakeKubelet(cluster, folder, pythonpath=shim) as running:
         yield running

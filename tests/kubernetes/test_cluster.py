@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -277,33 +276,6 @@ def test_the_component_for_redis_users_names_keys_of_the_tenant(
     assert env["PETIOLE_CONFIG"] == "/etc/petiole/petiole.yaml"
     options = json.loads(env["PETIOLE_BROKER_TRANSPORT_OPTIONS"])
     assert options["unacked_key"] == "$(POD_NAMESPACE):unacked"
-
-
-def test_the_pods_meet_the_restricted_profile(cluster: Cluster) -> None:
-    namespace = f"restricted-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"metadata": {"name": namespace, "labels": labels}}
-    cluster.client.request("POST", "/api/v1/namespaces", body)
-    cluster.wait(f"/api/v1/namespaces/{namespace}/serviceaccounts/default", bool)
-    job = sample_job(cluster)
-    # A Job that breaks the profile is accepted; its pod would not be.
-    pod = {"metadata": {"name": "sample"}, "spec": job["spec"]["template"]["spec"]}
-    query = "dryRun=All&fieldValidation=Strict"
-    cluster.client.request("POST", f"/api/v1/namespaces/{namespace}/pods?{query}", pod)
-    cluster.client.request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}", job)
-    cluster.client.request("DELETE", f"/api/v1/namespaces/{namespace}")
-
-
-def sample_job(cluster: Cluster) -> Json:
-    """Return the sample Job, the defaults in the place of its placeholders."""
-    text = (ROOT / "k8s/samples/train-job.yaml").read_text().replace("${id}", "an-id")
-    text = re.sub(r"\$\{[^}]*=([^}]*)\}", r"\1", text)
-    assert "${" not in text.partition("\n")[2].partition("apiVersion")[2]
-    render = ("create", "--dry-run=client", "-o", "json", "-f", "-")
-    named = text.replace("metadata:\n", "metadata:\n  name: sample\n", 1)
-    job: Json = json.loads(cluster.kubectl(*render, stdin=named))
-    del job["metadata"]["namespace"]
-    return job
 
 
 def test_the_configmap_holds_the_sample_job(cluster: Cluster) -> None:
