@@ -393,6 +393,19 @@ def test_soft_limit_is_retried(runner: Runner) -> None:
     assert outcome.report["countdown"] == 3
 
 
+def test_limits_of_the_workers_settings(runner: Runner) -> None:
+    runner.write("runner_app.cleans_up")
+    assert runner.run(PETIOLE_SOFT_TIME_LIMIT="0.2").report["result"] == "cleaned up"
+    runner.write("runner_app.stuck")
+    outcome = runner.run(PETIOLE_TIME_LIMIT="0.5", PETIOLE_SOFT_TIME_LIMIT="0.2")
+    assert outcome.report["exception"]["exc_type"] == "TimeLimitExceeded"
+    runner.write("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
+    assert runner.run(PETIOLE_SOFT_TIME_LIMIT="60").report["result"] == "cleaned up"
+    runner.write("runner_app.cleans_up")
+    outcome = runner.run(PETIOLE_TIME_LIMIT="soon")
+    assert outcome.report["exception"]["exc_type"] == "InvalidTaskError"
+
+
 def test_hard_limit(runner: Runner) -> None:
     outcome = runner.task("runner_app.stuck", headers={"timelimit": [0.5, 0.2]})
     assert outcome.code == 1

@@ -165,6 +165,31 @@ static void show_message(json_t *pod_spec, json_t *container)
                                                MESSAGE_FOLDER "/" MESSAGE_FILE));
 }
 
+static void tell_limit(json_t *container, const char *name, double seconds)
+{
+    json_t *env = array_at(container, "env");
+    struct buffer text;
+    if (!(seconds > 0) || has_env(env, name)) {
+        return;
+    }
+    buffer_init(&text, 64);
+    json_append_double(&text, seconds);
+    (void)buffer_append_byte(&text, '\0');
+    (void)json_array_append_new(env, json_pack("{s:s, s:s}", "name", name, "value", text.data));
+    buffer_fini(&text);
+}
+
+void kubernetes_job_tell_limits(json_t *job, const struct request *request)
+{
+    json_t *pod_template = object_at(object_at(job, "spec"), "template");
+    json_t *container =
+        main_container(object_at(pod_template, "spec"), object_at(pod_template, "metadata"));
+    if (json_is_object(container)) {
+        tell_limit(container, "PETIOLE_TIME_LIMIT", executor_hard_limit_s(request));
+        tell_limit(container, "PETIOLE_SOFT_TIME_LIMIT", executor_soft_limit_s(request));
+    }
+}
+
 /* contracts, Limits: the pod's deadline is the hard limit and a grace; the Job's also has the
  * longest wait. */
 static void set_deadlines(json_t *spec, json_t *pod_spec, const struct request *request)
@@ -227,6 +252,7 @@ bool kubernetes_job_complete(json_t *job, const struct request *request,
     set_default(pod_spec, "restartPolicy", json_string("Never"));
     (void)json_object_set_new(spec, "ttlSecondsAfterFinished", json_integer(CREATED_TTL_S));
     set_deadlines(spec, pod_spec, request);
+    kubernetes_job_tell_limits(job, request);
     return true;
 }
 

@@ -144,6 +144,25 @@ static void test_the_hard_limit_becomes_the_pods_deadline(void **state)
     assert_true(job_s > pod_s);
 }
 
+static void test_the_runner_is_told_the_limits(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->request.message.hard_limit_s = 60;
+    fixture->request.message.soft_limit_s = 2.5;
+    (void)round_trip(fixture);
+    kubernetes_job_tell_limits(fixture->job, &fixture->request);
+    json_t *pod_spec =
+        json_object_get(json_object_get(json_object_get(fixture->job, "spec"), "template"), "spec");
+    json_t *env =
+        json_object_get(json_array_get(json_object_get(pod_spec, "containers"), 0), "env");
+    char *text = json_dumps(env, JSON_COMPACT);
+    assert_non_null(strstr(text, "{\"name\":\"PETIOLE_TIME_LIMIT\",\"value\":\"60.0\"}"));
+    char *soft = strstr(text, "{\"name\":\"PETIOLE_SOFT_TIME_LIMIT\",\"value\":\"2.5\"}");
+    assert_non_null(soft);
+    assert_null(strstr(soft + 30, "PETIOLE_SOFT_TIME_LIMIT"));
+    free(text);
+}
+
 static void test_refuses_a_message_that_does_not_fit(void **state)
 {
     struct fixture *fixture = *state;
@@ -196,6 +215,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_template_keeps_its_own_values, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_hard_limit_becomes_the_pods_deadline, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_the_runner_is_told_the_limits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_message_that_does_not_fit, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_template_without_containers, set_up,

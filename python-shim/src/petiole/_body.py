@@ -88,7 +88,7 @@ def prepare(environ: Mapping[str, str]) -> Body:
             app = function.app
             function = _registered(app, function.name)
     call = _message.decode(message, _accepted(environ.get("PETIOLE_ACCEPT_CONTENT"), app))
-    hard_s, soft_s = _limits(message)
+    hard_s, soft_s = _limits(message, environ)
     if app is None:
         return Body(lambda: function(*call.args, **call.kwargs), soft_s, hard_s)
     recorder = Recorder()
@@ -142,14 +142,28 @@ def _accepted(setting: str | None, app: Any) -> Collection[str]:
     return list(app.conf.accept_content) if app is not None else ["json"]
 
 
-def _limits(message: _message.Message) -> tuple[float | None, float | None]:
-    """Return the message's hard and soft limits in seconds, in Celery's order."""
+def _limits(
+    message: _message.Message, environ: Mapping[str, str]
+) -> tuple[float | None, float | None]:
+    """Return the hard and soft limits in seconds: the message's, else those of the worker's."""
     limits = message.headers.get("timelimit") or (None, None)
     try:
         hard, soft = limits
     except (TypeError, ValueError):
         raise InvalidTaskError(f"timelimit is not [hard, soft]: {limits!r:.100}") from None
-    return _seconds(hard), _seconds(soft)
+    return (
+        _seconds(hard) or _told_seconds(environ, "PETIOLE_TIME_LIMIT"),
+        _seconds(soft) or _told_seconds(environ, "PETIOLE_SOFT_TIME_LIMIT"),
+    )
+
+
+def _told_seconds(environ: Mapping[str, str], name: str) -> float | None:
+    """Return the limit that the worker's settings have for the task."""
+    text = environ.get(name)
+    try:
+        return _seconds(float(text)) if text else None
+    except ValueError:
+        raise InvalidTaskError(f"{name} is not a number of seconds: {text!r:.100}") from None
 
 
 def _seconds(limit: Any) -> float | None:

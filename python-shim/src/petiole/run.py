@@ -10,6 +10,9 @@ Environment:
                             CELERY_APP
     PETIOLE_FUNCTION        without an app, the function to call, as `module:function`; else the
                             task's name is taken as `module.function`
+    PETIOLE_TIME_LIMIT      seconds after which the body is ended, when the message has no limit of
+                            its own; the worker sets it from its settings
+    PETIOLE_SOFT_TIME_LIMIT seconds after which SoftTimeLimitExceeded is raised in it, likewise
     PETIOLE_ACCEPT_CONTENT  serializers that a message may use, with commas between them; else the
                             app's `accept_content`, else json
 
