@@ -88,6 +88,18 @@ typedef void(broker_lease_fn)(void *context, bool is_held);
 typedef void(broker_outbox_fn)(void *context, struct bytes job_name, struct bytes task_id,
                                const struct error *error);
 
+/* A task that a client has revoked, as it is remembered at the server. */
+struct broker_revoked {
+    struct bytes namespace_name;
+    struct bytes task_id;
+    bool terminate;
+    double since_wall_s;
+};
+
+/* One revoked task a call, then once with an empty task_id at the end (or `error`). Borrowed. */
+typedef void(broker_revoked_fn)(void *context, const struct broker_revoked *revoked,
+                                const struct error *error);
+
 /* What the owner wants to hear. */
 struct broker_events {
     /* Mandatory. Takes the delivery: settle it, then delivery_free. */
@@ -101,6 +113,9 @@ struct broker_events {
     /* Mandatory: something that an operator must know (an element put aside, a lease lost, an
      * unsupported server). `level` as in log.h. */
     void (*on_notice)(void *context, int level, const char *text);
+    /* Optional: a command of remote control was broadcast. The delivery is borrowed, and is in no
+     * queue: there is nothing to settle. */
+    void (*on_control)(void *context, const struct delivery *delivery);
 };
 
 struct broker_ops {
@@ -134,6 +149,14 @@ struct broker_ops {
     /* Reads the whole outbox of a namespace. */
     void (*outbox_list)(struct broker *broker, struct bytes namespace_name,
                         broker_outbox_fn *on_entry, void *context);
+    /* Remembers at the server that a task is revoked, for workers of the namespace that start later
+     * or did not hear of it. Within the limits of dispatch/revoked.h, which the caller gives.
+     * Not repeated: a server that goes away in this moment forgets it. */
+    void (*revoked_add)(struct broker *broker, const struct broker_revoked *revoked,
+                        double expires_s, size_t most);
+    /* Reads what is remembered since `since_wall_s`. */
+    void (*revoked_list)(struct broker *broker, struct bytes namespace_name, double since_wall_s,
+                         broker_revoked_fn *on_revoked, void *context);
     /* The number of messages waiting in all steps of `queue` when last seen; -1 unknown. For
      * metrics. */
     int64_t (*queue_length)(const struct broker *broker, struct bytes queue);

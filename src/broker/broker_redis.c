@@ -283,6 +283,7 @@ static void on_changes_up(void *context)
     struct broker_redis *broker = context;
     struct bytes subscribe[] = {BYTES("SUBSCRIBE"), BYTES(CHANGES_CHANNEL)};
     redis_link_command(broker->changes, subscribe, ARRAY_LENGTH(subscribe), on_subscribed, broker);
+    broker_redis_pidbox_up(broker);
 }
 
 /* The other connection fails for the same reasons, and tells. */
@@ -297,7 +298,9 @@ static void on_changes_down(void *context, const struct error *error, int64_t re
 
 static void on_changes_push(void *context, const redisReply *message)
 {
-    broker_redis_consume_on_change(context, message);
+    if (!broker_redis_pidbox_take(context, message)) {
+        broker_redis_consume_on_change(context, message);
+    }
 }
 
 static void start(struct broker *base)
@@ -531,6 +534,8 @@ static const struct broker_ops redis_ops = {
     .publish = broker_redis_send_publish,
     .outbox_remove = broker_redis_settle_outbox_remove,
     .outbox_list = broker_redis_settle_outbox_list,
+    .revoked_add = broker_redis_pidbox_revoked_add,
+    .revoked_list = broker_redis_pidbox_revoked_list,
     .queue_length = queue_length,
     .is_up = is_up,
     .close = close_broker,
@@ -560,5 +565,6 @@ struct broker *broker_redis_new(struct loop *loop, const struct broker_redis_opt
     broker_redis_lease_init(broker);
     broker_redis_restore_init(broker);
     broker_redis_send_init(broker);
+    broker_redis_pidbox_init(broker);
     return &broker->base;
 }

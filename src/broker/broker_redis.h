@@ -4,8 +4,8 @@
  * registered in unacked/unacked_index by one script, so that no kill can lose it in between, and
  * what is held is renewed, so that the visibility timeout never runs a slow task twice.
  *
- * At most two connections: one for commands, one that is told of changes (CLIENT TRACKING) and,
- * later, of remote control.
+ * At most two connections: one for commands, one that is told of changes (CLIENT TRACKING) and of
+ * remote control.
  */
 #ifndef PETIOLE_BROKER_BROKER_REDIS_H
 #define PETIOLE_BROKER_BROKER_REDIS_H
@@ -30,11 +30,13 @@ struct broker_redis_options {
     enum broker_redis_order order; /* queue_order_strategy */
     const int *priority_steps;     /* NULL: 0 3 6 9 */
     size_t priority_step_count;
-    const char *separator;           /* sep; NULL: "\x06\x16" */
-    const char *global_keyprefix;    /* NULL: "" */
-    const char *unacked_key;         /* NULL: unacked */
-    const char *unacked_index_key;   /* NULL: unacked_index */
-    const char *unacked_mutex_key;   /* NULL: unacked_mutex */
+    const char *separator;         /* sep; NULL: "\x06\x16" */
+    const char *global_keyprefix;  /* NULL: "" */
+    const char *control_exchange;  /* head of the pidbox exchange's name; NULL: no remote control */
+    const char *fanout_prefix;     /* with {db} for the database; NULL: /{db}. */
+    const char *unacked_key;       /* NULL: unacked */
+    const char *unacked_index_key; /* NULL: unacked_index */
+    const char *unacked_mutex_key; /* NULL: unacked_mutex */
     int64_t unacked_mutex_expire_ms; /* 0: 300,000 */
     int64_t visibility_timeout_ms;   /* 0: 3,600,000 */
     /* How often expired deliveries are looked for; 0: 100,000 (unacked_restore_interval x throttle)

@@ -7,6 +7,7 @@
  *   restore   gives back what anybody held for too long
  *   send      everything else that has to reach the server, however often it is away:
  *     publications, give-backs, elements put aside
+ *   pidbox    hears commands of remote control, and remembers what they revoked
  */
 #ifndef PETIOLE_BROKER_BROKER_REDIS_PRIVATE_H
 #define PETIOLE_BROKER_BROKER_REDIS_PRIVATE_H
@@ -86,6 +87,11 @@ struct broker_redis_send {
     struct loop_call turn;
 };
 
+struct broker_redis_pidbox {
+    struct bytes channel; /* empty: no remote control */
+    bool has_complained;
+};
+
 struct broker_redis {
     struct broker base; /* first member */
     struct loop *loop;
@@ -116,6 +122,7 @@ struct broker_redis {
     struct broker_redis_lease lease;
     struct broker_redis_restore restore;
     struct broker_redis_send send;
+    struct broker_redis_pidbox pidbox;
     bool is_closing;
     bool is_finishing;
     struct timer close_deadline;
@@ -247,5 +254,18 @@ void broker_redis_send_back(struct broker_redis *broker,
 /* Puts an element aside that has the tag of `number` and is no message. */
 void broker_redis_send_aside(struct broker_redis *broker, const struct broker_redis_queue *queue,
                              uint64_t number, struct bytes element);
+
+/* Pidbox */
+
+void broker_redis_pidbox_init(struct broker_redis *broker);
+/* The connection for changes has come: subscribes. */
+void broker_redis_pidbox_up(struct broker_redis *broker);
+/* Takes what was published if it is a command; else false. */
+bool broker_redis_pidbox_take(struct broker_redis *broker, const redisReply *message);
+void broker_redis_pidbox_revoked_add(struct broker *base, const struct broker_revoked *revoked,
+                                     double expires_s, size_t most);
+void broker_redis_pidbox_revoked_list(struct broker *base, struct bytes namespace_name,
+                                      double since_wall_s, broker_revoked_fn *on_revoked,
+                                      void *context);
 
 #endif

@@ -41,6 +41,10 @@ void strategy_decide(const struct strategy_rules *rules, const struct request *r
         ret_verdict->kind = VERDICT_EXPIRED;
         return;
     }
+    if (revoked_has(rules->revoked, message->id)) {
+        ret_verdict->kind = VERDICT_REVOKED;
+        return;
+    }
     const char *canvas = unsupported_canvas(message);
     if (canvas) {
         (void)error_set(

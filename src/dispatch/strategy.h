@@ -8,11 +8,13 @@
 
 #include "base/error.h"
 #include "dispatch/request.h"
+#include "dispatch/revoked.h"
 
 enum verdict_kind {
     VERDICT_RUN,
     VERDICT_WAIT,           /* until `until_wall_s`, then ask again */
     VERDICT_EXPIRED,        /* REVOKED, "expired" */
+    VERDICT_REVOKED,        /* REVOKED, "revoked" */
     VERDICT_UNREGISTERED,   /* FAILURE NotRegistered */
     VERDICT_FOREIGN_TENANT, /* FAILURE TenantMismatch */
     VERDICT_UNSUPPORTED,    /* FAILURE: it asks for canvas, which would be lost silently */
@@ -26,9 +28,10 @@ struct verdict {
 
 /* Whose worker this is, and where messages say whose they are; all borrowed. */
 struct strategy_rules {
-    const char *tenant;        /* our own: namespace and queue */
-    const char *tenant_path;   /* "kwargs.config.metadata.namespace" */
-    const char *tenant_header; /* "petiole_tenant" */
+    const char *tenant;            /* our own: namespace and queue */
+    const char *tenant_path;       /* "kwargs.config.metadata.namespace" */
+    const char *tenant_header;     /* "petiole_tenant" */
+    const struct revoked *revoked; /* what clients have revoked; NULL: nothing */
 };
 
 /* Decides at `now_wall_s` for a request whose body is open (or whose type is NULL). */

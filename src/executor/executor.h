@@ -86,6 +86,11 @@ struct executor_ops {
     void (*submit)(struct executor *executor, struct request *request);
     /* Ends a running request; on_finished still comes. */
     void (*cancel)(struct executor *executor, struct request *request);
+    /* Durable only, else no effect: ends what runs of the task, now or as soon as that is possible;
+     * on_completed comes with REVOKED unless it has ended by itself. Options told the executor which
+     * tasks are terminated: what it meets of them later is ended too. Returns whether anything of it
+     * is here. */
+    bool (*terminate)(struct executor *executor, struct bytes task_id);
     /* Durable only, else no effect: the delivery of `receipt` is settled. */
     void (*note_settled)(struct executor *executor, struct bytes receipt);
     /* Durable only: the result is stored and the delivery settled; the receipt may go. */

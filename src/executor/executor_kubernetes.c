@@ -107,13 +107,6 @@ static void start(struct executor *base)
     executor_kubernetes_observe(executor);
 }
 
-static void cancel(struct executor *base, struct request *request)
-{
-    /* A request is ours only for the time of its POST; a Job is ended by deleting it. */
-    (void)base;
-    (void)request;
-}
-
 static void note_settled(struct executor *base, struct bytes receipt)
 {
     struct job_entry *entry = executor_kubernetes_find(executor_kubernetes_of(base), receipt);
@@ -204,7 +197,8 @@ static const struct executor_ops ops = {
     .start = start,
     .free_slots = free_slots,
     .submit = executor_kubernetes_submit,
-    .cancel = cancel,
+    .cancel = executor_kubernetes_cancel,
+    .terminate = executor_kubernetes_terminate,
     .note_settled = note_settled,
     .forget = executor_kubernetes_forget,
     .running_count = running_count,

@@ -9,6 +9,9 @@
  *                        ├─── quota, busy, no answer ─> again, later
  *                        └─── refused ─> on_finished, FAILURE
  *
+ *   terminate ─> the Job is there and has not finished ─> on_completed, REVOKED ─> forget ─> PATCH:
+ *   reported ─> DELETE; also of a Job that is met later, pending or running
+ *
  *   watch ─> Job finished ─> its pod's report ─> on_completed ─> forget ─> PATCH: reported, TTL
  *
  *   Lease petiole-<instance id>, 15 s: the Jobs of an owner whose Lease has run out are taken over,
@@ -19,6 +22,7 @@
 
 #include "base/loop.h"
 #include "dispatch/registry.h"
+#include "dispatch/revoked.h"
 #include "executor/executor.h"
 #include "executor/kubeconfig.h"
 
@@ -32,6 +36,8 @@ struct executor_kubernetes_options {
     struct registry *registry;
     size_t max_jobs;      /* kubernetes_max_jobs */
     int64_t result_ttl_s; /* kubernetes_result_ttl */
+    /* tasks whose Jobs are ended (revoked_terminates); changed by others; NULL: none is */
+    const struct revoked *revoked;
     int64_t reserve_pods; /* kubernetes_quota_reserve: what is kept free of the quota's pods */
 };
 

@@ -78,6 +78,14 @@ static void complete_without_report(struct finishing *finishing)
     complete(finishing, &outcome);
 }
 
+/* A client wanted it ended: the Job goes when that is reported. */
+static void complete_terminated(struct finishing *finishing)
+{
+    struct outcome outcome;
+    executor_revoked(finishing->arena, "terminated", &outcome);
+    complete(finishing, &outcome);
+}
+
 /* A report that is there and cannot be believed. */
 static void complete_lost(struct finishing *finishing, const struct error *error)
 {
@@ -229,12 +237,17 @@ static void on_job_read(void *context, const struct kubernetes_answer *answer)
         put_off(finishing);
         return;
     }
-    find_pod(finishing, entry);
+    if (entry->is_terminated && !finishing->job.is_finished) {
+        complete_terminated(finishing);
+    } else {
+        find_pod(finishing, entry);
+    }
 }
 
 void executor_kubernetes_consider(struct executor_kubernetes *executor, struct job_entry *entry)
 {
-    bool is_due = entry->exists && entry->is_mine && (entry->is_finished || entry->is_stuck)
+    bool is_due = entry->exists && entry->is_mine
+                  && (entry->is_finished || entry->is_stuck || entry->is_terminated)
                   && !entry->is_reported && !entry->is_completing;
     if (!is_due || executor->is_closing || !executor->is_ready
         || !executor_kubernetes_is_owner(executor)) {
@@ -338,20 +351,34 @@ static void say_farewell(void *context)
     buffer_fini(&patch);
 }
 
+static struct farewell *new_farewell(struct executor_kubernetes *executor, struct job_entry *entry)
+{
+    struct farewell *farewell = memory_new(sizeof(*farewell));
+    farewell->executor = executor;
+    memcpy(farewell->name, entry->name, sizeof(farewell->name));
+    farewell->is_stuck = !entry->is_finished;
+    farewell->timer = (struct timer){.on_due = say_farewell, .context = farewell};
+    list_append(&executor->farewells, &farewell->node);
+    entry->is_leaving = true;
+    return farewell;
+}
+
 void executor_kubernetes_forget(struct executor *base, struct bytes receipt)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
     struct job_entry *entry = executor_kubernetes_find(executor, receipt);
-    if (!entry || receipt.length >= JOB_NAME_SIZE) {
+    if (!entry) {
         return; /* the Job has gone before its report */
     }
-    struct farewell *farewell = memory_new(sizeof(*farewell));
-    farewell->executor = executor;
-    memcpy(farewell->name, receipt.data, receipt.length);
-    farewell->is_stuck = entry->is_stuck;
-    farewell->timer = (struct timer){.on_due = say_farewell, .context = farewell};
-    list_append(&executor->farewells, &farewell->node);
+    struct farewell *farewell = new_farewell(executor, entry);
     executor_kubernetes_mark_reported(executor, entry);
+    say_farewell(farewell);
+}
+
+void executor_kubernetes_delete(struct executor_kubernetes *executor, struct job_entry *entry)
+{
+    struct farewell *farewell = new_farewell(executor, entry);
+    farewell->is_marked = true;
     say_farewell(farewell);
 }
 

@@ -133,6 +133,7 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
         entry->is_finished = job.is_finished;
         entry->is_reported = entry->is_reported || job.is_reported;
         count(executor, entry, 1);
+        executor_kubernetes_mark_terminated(executor, entry, job.task_id);
         executor_kubernetes_consider(executor, entry);
         executor->events->on_free_slots(executor->context, &executor->base);
     }

@@ -125,7 +125,7 @@ static void on_orphan(void *context, const struct kubernetes_answer *answer)
     arena_free(&arena);
 }
 
-static bool has_run_out(const struct executor_kubernetes *executor, const char *owner)
+bool executor_kubernetes_has_run_out(const struct executor_kubernetes *executor, const char *owner)
 {
     const struct foreign_lease *lease = map_get(executor->leases, bytes_from_text(owner));
     return !lease || loop_now_ms(executor->loop) - lease->changed_ms > EXECUTOR_KUBERNETES_LEASE_MS;
@@ -143,7 +143,7 @@ static void take_over(struct executor_kubernetes *executor)
     while (begun < MAX_TAKE_OVERS
            && (entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (!entry->exists || entry->is_mine || entry->is_reported
-            || !has_run_out(executor, entry->owner)) {
+            || !executor_kubernetes_has_run_out(executor, entry->owner)) {
             continue;
         }
         struct check *check = new_check(executor, bytes_from_text(entry->name));
@@ -394,6 +394,7 @@ static void on_tick(void *context)
             on_leases, executor);
     }
     executor_kubernetes_sweep(executor);
+    executor_kubernetes_clear_up(executor);
 }
 
 void executor_kubernetes_own(struct executor_kubernetes *executor)

@@ -4,6 +4,7 @@
  *   executor_kubernetes_submit.c    from request to Job
  *   executor_kubernetes_observe.c   watches, and what is known of each Job
  *   executor_kubernetes_complete.c  from finished Job to outcome, and letting it go
+ *   executor_kubernetes_cancel.c    ending Jobs that were terminated, and what is left of any
  *   executor_kubernetes_own.c       Lease and take-over
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_PRIVATE_H
@@ -48,7 +49,9 @@ struct job_entry {
     bool is_active;  /* has a pod that the quota counts */
     bool is_running; /* its pod has begun */
     bool is_finished;
-    bool is_stuck; /* its pod waits for what will not come: reported, then deleted */
+    bool is_stuck;      /* its pod waits for what will not come: reported, then deleted */
+    bool is_terminated; /* a client wants it ended: reported as REVOKED, then deleted */
+    bool is_leaving;    /* its farewell has begun */
     bool is_settled;
     bool is_completing; /* on its way to on_completed, or there */
     bool is_reported;
@@ -120,6 +123,10 @@ void executor_kubernetes_check_closed(struct executor_kubernetes *executor);
 
 void executor_kubernetes_submit(struct executor *base, struct request *request);
 
+/* Ends the submission of `request` if it waits for another try; one that is on its way does not try
+ * again. */
+void executor_kubernetes_cancel(struct executor *base, struct request *request);
+
 /* Ends submissions: those that wait for another try at once, with `force` all. */
 void executor_kubernetes_end_submissions(struct executor_kubernetes *executor, bool force);
 
@@ -164,7 +171,21 @@ void executor_kubernetes_free_entries(struct executor_kubernetes *executor);
 void executor_kubernetes_consider(struct executor_kubernetes *executor, struct job_entry *entry);
 void executor_kubernetes_forget(struct executor *base, struct bytes receipt);
 void executor_kubernetes_end_completions(struct executor_kubernetes *executor);
+/* Deletes a Job that is reported, with its pods. */
+void executor_kubernetes_delete(struct executor_kubernetes *executor, struct job_entry *entry);
 void executor_kubernetes_end_farewells(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_cancel.c */
+
+bool executor_kubernetes_terminate(struct executor *base, struct bytes task_id);
+
+/* Marks `entry`, whose Job was just read, when its task is to be ended. */
+void executor_kubernetes_mark_terminated(struct executor_kubernetes *executor,
+                                         struct job_entry *entry, struct bytes task_id);
+
+/* Deletes the Jobs that are reported and go on: whoever reported them was not there any more to do
+ * so. */
+void executor_kubernetes_clear_up(struct executor_kubernetes *executor);
 
 /* executor_kubernetes_own.c */
 
@@ -173,6 +194,9 @@ void executor_kubernetes_own(struct executor_kubernetes *executor);
 
 /* Whether our Lease is fresh enough to report. */
 bool executor_kubernetes_is_owner(const struct executor_kubernetes *executor);
+
+/* Whether the Lease of the worker `owner` has run out, or is gone. */
+bool executor_kubernetes_has_run_out(const struct executor_kubernetes *executor, const char *owner);
 
 void executor_kubernetes_disown(struct executor_kubernetes *executor);
 void executor_kubernetes_end_checks(struct executor_kubernetes *executor);

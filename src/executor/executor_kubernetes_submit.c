@@ -15,6 +15,7 @@ struct submission {
     struct loop_call begin;
     struct timer timer;
     struct kubernetes_call *call;
+    bool is_cancelled; /* is not tried again */
 };
 
 /* Takes the submission out of the books and gives its request. */
@@ -73,7 +74,7 @@ static void give_back(void *context)
 static void try_later(struct submission *submission, int64_t asked_ms)
 {
     struct executor_kubernetes *executor = submission->executor;
-    if (executor->is_closing) {
+    if (executor->is_closing || submission->is_cancelled) {
         give_back(submission);
         return;
     }
@@ -215,6 +216,21 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     list_append(&executor->submissions, &submission->node);
     executor->submission_count++;
     loop_defer(executor->loop, &submission->begin);
+}
+
+void executor_kubernetes_cancel(struct executor *base, struct request *request)
+{
+    struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    list_for_each(node, following, &executor->submissions) {
+        struct submission *submission = list_entry(node, struct submission, node);
+        if (submission->request == request) {
+            submission->is_cancelled = true;
+        }
+        if (submission->request == request && timer_is_armed(&submission->timer)) {
+            loop_stop_timer(executor->loop, &submission->timer);
+            loop_start_timer(executor->loop, &submission->timer, 0);
+        }
+    }
 }
 
 void executor_kubernetes_end_submissions(struct executor_kubernetes *executor, bool force)

@@ -4,6 +4,7 @@
 #include "codec/message_record.h"
 #include "executor/job_name.h"
 #include "executor/job_template.h"
+#include "executor/kubernetes_job.h"
 #include "executor/local_process.h"
 #include "executor/local_run.h"
 
@@ -222,6 +223,7 @@ static void local_submit(struct executor *executor, struct request *request)
     const struct job_template *template = local->templates[request->type->job_template_index];
     json_t *job = job_template_render(template, &request->message, &error);
     if (job) {
+        kubernetes_job_tell_limits(job, request);
         local_run_begin(submission->run, job);
     } else {
         local_run_refuse(submission->run, "TemplateError", &error);
@@ -235,6 +237,13 @@ static void local_cancel(struct executor *executor, struct request *request)
     if (submission) {
         local_run_end(submission->run, LOCAL_END_REVOKED, -1.0);
     }
+}
+
+static bool local_terminate(struct executor *executor, struct bytes task_id)
+{
+    (void)executor;
+    (void)task_id;
+    return false;
 }
 
 static void local_note_settled(struct executor *executor, struct bytes receipt)
@@ -307,6 +316,7 @@ static const struct executor_ops local_ops = {
     .free_slots = local_free_slots,
     .submit = local_submit,
     .cancel = local_cancel,
+    .terminate = local_terminate,
     .note_settled = local_note_settled,
     .forget = local_forget,
     .running_count = local_running_count,

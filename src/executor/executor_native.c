@@ -449,6 +449,13 @@ static void native_cancel(struct executor *executor, struct request *request)
     }
 }
 
+static bool native_terminate(struct executor *executor, struct bytes task_id)
+{
+    (void)executor;
+    (void)task_id;
+    return false;
+}
+
 static void native_note_settled(struct executor *executor, struct bytes receipt)
 {
     (void)executor;
@@ -524,6 +531,7 @@ static const struct executor_ops native_ops = {
     .free_slots = native_free_slots,
     .submit = native_submit,
     .cancel = native_cancel,
+    .terminate = native_terminate,
     .note_settled = native_note_settled,
     .forget = native_forget,
     .running_count = native_running_count,

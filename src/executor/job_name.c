@@ -125,3 +125,14 @@ void job_name_format(const struct message *message, unsigned attempt, char ret_n
         format_hashed(slug, id, numbers, ret_name);
     }
 }
+
+void job_name_id(struct bytes id, char ret_id[JOB_NAME_ID_SIZE])
+{
+    format_id(id, ret_id);
+}
+
+bool job_name_is_of(const char *name, const char *id)
+{
+    const char *place = strstr(name, id);
+    return place && place > name && place[-1] == '-' && place[strlen(id)] == '-';
+}

@@ -25,4 +25,14 @@
 /* Writes the name of the Job for `message` into `ret_name`. Always a DNS label. */
 void job_name_format(const struct message *message, unsigned attempt, char ret_name[JOB_NAME_SIZE]);
 
+/* The bytes of an id as it stands in names, and the NUL behind it. */
+#define JOB_NAME_ID_SIZE 37
+
+/* Writes the part of every name that stands for the task `id`. */
+void job_name_id(struct bytes id, char ret_id[JOB_NAME_ID_SIZE]);
+
+/* Whether `name` is that of a Job of the task whose job_name_id is `id`. A name that is cut, because
+ * the message claimed too many retries, is none's. */
+bool job_name_is_of(const char *name, const char *id);
+
 #endif

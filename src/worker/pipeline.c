@@ -12,10 +12,12 @@ struct pipeline *pipeline_new(const struct pipeline_options *options)
 {
     struct pipeline *pipeline = memory_new(sizeof(*pipeline));
     pipeline->options = *options;
+    pipeline->options.rules.revoked = options->revoked;
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
         list_init(&pipeline->lanes[index].ready);
     }
     list_init(&pipeline->scheduled);
+    list_init(&pipeline->running);
     pipeline->receipts = map_new();
     buffer_init(&pipeline->scratch, PIPELINE_MAX_DOCUMENT_BYTES);
     pipeline->update.function = update_places;
@@ -134,6 +136,7 @@ static void submit(struct pipeline *pipeline, struct request *request)
 {
     struct executor *executor = lane_of(pipeline, request)->executor;
     request_move(request, REQUEST_RUNNING);
+    list_append(&pipeline->running, &request->node);
     pipeline->running_count++;
     executor->ops->submit(executor, request);
 }
@@ -146,7 +149,9 @@ static void on_lease(void *context, bool is_held)
     lane_of(pipeline, request)->starting_count--;
     pipeline_touch(pipeline);
     if (is_held && pipeline->is_accepting) {
-        submit(pipeline, request);
+        if (!pipeline_end_if_over(pipeline, request)) {
+            submit(pipeline, request);
+        }
         return;
     }
     if (!is_held) {
@@ -218,7 +223,7 @@ static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
     while (lane->ready_count > 0 && free_slots > lane->starting_count) {
         struct request *request = list_entry(list_pop(&lane->ready), struct request, node);
         lane->ready_count--;
-        if (pipeline_end_if_expired(pipeline, request)) {
+        if (pipeline_end_if_over(pipeline, request)) {
             continue; /* while it waited for its place */
         }
         if (executor->ops->is_durable) {
@@ -359,6 +364,7 @@ static void hand_over(struct pipeline *pipeline, struct request *request, struct
     pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, &entry,
                                   on_receipt_settled, note);
     request_move(request, REQUEST_DONE);
+    list_remove(&request->node);
     pipeline->running_count--;
     pipeline_drop(&request);
     pipeline_touch(pipeline);
@@ -386,6 +392,9 @@ static void begin_again(struct pipeline *pipeline, struct request *request)
 {
     struct pipeline_lane *lane = lane_of(pipeline, request);
     request_move(request, REQUEST_READY);
+    if (pipeline_end_if_over(pipeline, request)) {
+        return;
+    }
     list_prepend(&lane->ready, &request->node);
     lane->ready_count++;
 }
@@ -395,6 +404,7 @@ static void on_finished(void *context, struct request *request, const struct out
     struct pipeline *pipeline = context;
     bool is_durable = lane_of(pipeline, request)->executor->ops->is_durable;
     bool is_given_back = is_durable && outcome->kind == OUTCOME_REJECT && outcome->requeue;
+    list_remove(&request->node);
     pipeline->running_count--;
     if (is_given_back && pipeline->is_accepting) {
         begin_again(pipeline, request);

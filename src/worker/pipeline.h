@@ -41,6 +41,8 @@ struct pipeline_options {
     struct registry *registry;
     struct metrics *metrics;
     struct strategy_rules rules;
+    struct revoked
+        *revoked; /* becomes that of the rules; pipeline_revoke adds to it; NULL: none is */
     struct message_rules message_rules;
     struct result_document_options document;
     int64_t result_expires_s; /* 0: for ever */
@@ -90,6 +92,12 @@ bool pipeline_is_idle(const struct pipeline *pipeline);
  * removes the outbox entry. Copies. */
 void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
                               struct bytes task_id);
+
+/* Ends the task with REVOKED if it waits here, and remembers it, so that it never begins here; with
+ * `terminate` it is ended, too, if it runs. `since_wall_s` is when it was revoked. Returns whether
+ * anything of it was here (celery/worker/control.py: _revoke, terminate). */
+bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, bool terminate,
+                     double since_wall_s);
 
 /* For metrics: how many requests are in this state (SCHEDULED, READY, RUNNING, REPORTING). */
 size_t pipeline_count(const struct pipeline *pipeline, enum request_state state);

@@ -25,10 +25,10 @@ static void end_unregistered(struct pipeline *pipeline, struct request *request)
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
-static void end_expired(struct pipeline *pipeline, struct request *request)
+void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, const char *reason)
 {
     struct outcome outcome;
-    executor_revoked(request->arena, "expired", &outcome);
+    executor_revoked(request->arena, reason, &outcome);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
@@ -78,7 +78,10 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request)
         schedule(pipeline, request, verdict.until_wall_s);
         break;
     case VERDICT_EXPIRED:
-        end_expired(pipeline, request);
+        pipeline_end_revoked(pipeline, request, "expired");
+        break;
+    case VERDICT_REVOKED:
+        pipeline_end_revoked(pipeline, request, "revoked");
         break;
     case VERDICT_UNREGISTERED:
         end_unregistered(pipeline, request);
@@ -95,15 +98,16 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request)
     }
 }
 
-bool pipeline_end_if_expired(struct pipeline *pipeline, struct request *request)
+bool pipeline_end_if_over(struct pipeline *pipeline, struct request *request)
 {
     struct verdict verdict;
     strategy_decide(&pipeline->options.rules, request, loop_wall_s(pipeline->options.loop),
                     &verdict);
-    if (verdict.kind != VERDICT_EXPIRED) {
+    if (verdict.kind != VERDICT_EXPIRED && verdict.kind != VERDICT_REVOKED) {
         return false;
     }
-    end_expired(pipeline, request);
+    pipeline_end_revoked(pipeline, request,
+                         verdict.kind == VERDICT_EXPIRED ? "expired" : "revoked");
     return true;
 }
 

@@ -1,7 +1,7 @@
 /*
  * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
- * delivery to verdict), pipeline_report.c (from outcome to settled), pipeline_log.c (what Celery's
- * log says of it).
+ * delivery to verdict), pipeline_report.c (from outcome to settled), pipeline_revoke.c (what clients
+ * revoke), pipeline_log.c (what Celery's log says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
 #define PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -25,7 +25,9 @@ struct pipeline {
     struct pipeline_lane lanes[TASK_EXECUTOR_COUNT];
     struct list scheduled; /* of struct request, waiting for their ETA */
     size_t scheduled_count;
-    size_t running_count; /* submitted and not yet started (durable) or finished (direct) */
+    struct list running; /* of struct request, submitted and not yet started (durable) or finished
+                          * (direct) */
+    size_t running_count;
     size_t reporting_count;
     struct map *receipts;    /* Job name -> its report under way */
     struct buffer scratch;   /* a document or publication while it is handed over */
@@ -56,9 +58,12 @@ void pipeline_drop(struct request **request);
 /* Carries out the verdict on a request in RECEIVED. */
 void pipeline_advance(struct pipeline *pipeline, struct request *request);
 
-/* Ends a request in READY whose time has run out meanwhile, as Celery does just before it hands a
- * task to its pool; else false. */
-bool pipeline_end_if_expired(struct pipeline *pipeline, struct request *request);
+/* Ends a request that has not begun with REVOKED; `reason` is "revoked" or "expired". */
+void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, const char *reason);
+
+/* Ends a request in READY or RECEIVED whose time has run out, or that was revoked meanwhile, as
+ * Celery does just before it hands a task to its pool; else false. */
+bool pipeline_end_if_over(struct pipeline *pipeline, struct request *request);
 
 /* pipeline_report.c */
 

@@ -94,6 +94,18 @@ static bool read_steps(struct reader *reader, void *member, const char *name,
     return true;
 }
 
+/* true: Kombu's own prefix; false: none. */
+static bool read_fanout_prefix(struct reader *reader, void *member, const char *name,
+                               const struct yaml *value)
+{
+    bool flag = true;
+    if (settings_value_bool(value, &flag)) {
+        *(const char **)member = flag ? NULL : "";
+        return true;
+    }
+    return read_text(reader, member, name, value);
+}
+
 static bool read_connect_timeout(struct reader *reader, void *member, const char *name,
                                  const struct yaml *value)
 {
@@ -125,6 +137,7 @@ static const struct option {
     {"priority_steps", read_steps, offsetof(struct broker_redis_options, priority_steps)},
     {"sep", read_text, offsetof(struct broker_redis_options, separator)},
     {"global_keyprefix", read_text, offsetof(struct broker_redis_options, global_keyprefix)},
+    {"fanout_prefix", read_fanout_prefix, offsetof(struct broker_redis_options, fanout_prefix)},
     {"unacked_key", read_text, offsetof(struct broker_redis_options, unacked_key)},
     {"unacked_index_key", read_text, offsetof(struct broker_redis_options, unacked_index_key)},
     {"unacked_mutex_key", read_text, offsetof(struct broker_redis_options, unacked_mutex_key)},
@@ -136,7 +149,6 @@ static const struct option {
     {"client_name", accept, 0},
     {"credential_provider", accept, 0},
     {"fanout_patterns", accept, 0},
-    {"fanout_prefix", accept, 0},
     {"health_check_interval", accept, 0},
     {"interval_max", accept, 0},
     {"interval_start", accept, 0},

@@ -33,7 +33,8 @@ static bool are_executors_ready(const struct worker *worker)
 /* "<node> ready.", which supervisors and tests wait for, once broker and executors are. */
 static void become_ready(struct worker *worker)
 {
-    if (worker->phase != WORKER_STARTING || !worker->broker_is_up || !are_executors_ready(worker)) {
+    if (worker->phase != WORKER_STARTING || !worker->broker_is_up || !are_executors_ready(worker)
+        || (worker->remote_control && !worker->knows_revoked)) {
         return;
     }
     worker->phase = WORKER_RUNNING;
@@ -53,6 +54,13 @@ void worker_on_executor_ready(void *context, struct executor *executor)
     become_ready(worker);
 }
 
+void worker_on_revoked_loaded(void *context)
+{
+    struct worker *worker = context;
+    worker->knows_revoked = true;
+    become_ready(worker);
+}
+
 /* Broker and backend (celery/worker/consumer/connection.py, consumer.py) */
 
 static void on_broker_up(void *context, const char *where)
@@ -62,6 +70,9 @@ static void on_broker_up(void *context, const char *where)
     worker->broker_was_up = true;
     worker->broker_attempts = 0;
     log_write(LOG_INFO, "Connected to %s", where);
+    if (worker->remote_control) {
+        remote_control_load(worker->remote_control);
+    }
     become_ready(worker);
 }
 
@@ -114,6 +125,14 @@ static void on_delivery(void *context, struct delivery *delivery)
     pipeline_receive(worker->pipeline, delivery);
 }
 
+static void on_control(void *context, const struct delivery *delivery)
+{
+    struct worker *worker = context;
+    if (worker->remote_control) {
+        remote_control_receive(worker->remote_control, delivery);
+    }
+}
+
 static void on_notice(void *context, int level, const char *text)
 {
     (void)context;
@@ -125,6 +144,7 @@ const struct broker_events worker_broker_events = {
     .on_up = on_broker_up,
     .on_down = on_broker_down,
     .on_notice = on_notice,
+    .on_control = on_control,
 };
 
 static void on_backend_up(void *context, const char *where)
@@ -172,6 +192,9 @@ static void on_broker_closed(void *context)
     struct worker *worker = context;
     worker->broker = NULL;
     pipeline_set_broker(worker->pipeline, NULL);
+    if (worker->remote_control) {
+        remote_control_set_broker(worker->remote_control, NULL);
+    }
     on_part_closed(worker);
 }
 

@@ -61,9 +61,15 @@ static bool build_broker(struct worker *worker, struct error *reterr)
         return false;
     }
     options.instance_id = worker->instance_id;
+    if (worker->settings->worker_enable_remote_control) {
+        options.control_exchange = worker->settings->control_exchange;
+    }
     worker->broker_url = options.url.display;
     worker->broker = broker_redis_new(worker->loop, &options, &worker_broker_events, worker);
     pipeline_set_broker(worker->pipeline, worker->broker);
+    if (worker->remote_control) {
+        remote_control_set_broker(worker->remote_control, worker->broker);
+    }
     return true;
 }
 
@@ -83,6 +89,33 @@ static bool build_backend(struct worker *worker, struct error *reterr)
     return true;
 }
 
+/* Celery's own variables; 0 without them (celery/worker/state.py). */
+static double revoke_limit(const char *name)
+{
+    const char *text = getenv(name); // NOLINT(concurrency-mt-unsafe): never changed
+    double value = text ? strtod(text, NULL) : 0;
+    return value >= 1 && value <= 1e9 ? value : 0;
+}
+
+static void build_remote_control(struct worker *worker)
+{
+    double most = revoke_limit("CELERY_WORKER_REVOKES_MAX");
+    double expires_s = revoke_limit("CELERY_WORKER_REVOKE_EXPIRES");
+    struct remote_control_options options = {
+        .loop = worker->loop,
+        .pipeline = worker->pipeline,
+        .node_name = worker->node_name,
+        .namespace_name = worker->settings->tenant,
+        .revoke_expires_s = expires_s > 0 ? expires_s : REVOKED_EXPIRES_S,
+        .revokes_max = most > 0 ? (size_t)most : REVOKED_MAX,
+        .on_loaded = worker_on_revoked_loaded,
+        .context = worker,
+    };
+    if (worker->settings->worker_enable_remote_control) {
+        worker->remote_control = remote_control_new(&options);
+    }
+}
+
 static bool build_pipeline(struct worker *worker, struct error *reterr)
 {
     const struct settings *settings = worker->settings;
@@ -94,7 +127,8 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .loop = worker->loop,
         .registry = settings->registry,
         .metrics = worker->metrics,
-        .rules = {settings->tenant, settings->tenant_path, settings->tenant_header},
+        .rules = {settings->tenant, settings->tenant_path, settings->tenant_header, NULL},
+        .revoked = worker->revoked,
         .message_rules = {settings->accept_content, MAX_BODY_BYTES},
         .document = {settings->result_extended, worker->node_name, &worker->timezone},
         .result_expires_s = (int64_t)settings->result_expires,
@@ -107,6 +141,7 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .context = worker,
     };
     worker->pipeline = pipeline_new(&options);
+    build_remote_control(worker);
     return true;
 }
 
@@ -211,6 +246,7 @@ static struct executor *build_kubernetes(struct worker *worker, struct error *re
         .max_jobs = (size_t)settings->kubernetes_max_jobs,
         .result_ttl_s = settings->kubernetes_result_ttl,
         .reserve_pods = reserved_pods(worker),
+        .revoked = worker->revoked,
     };
     return executor_kubernetes_new(worker->loop, &options, &pipeline_executor_events,
                                    worker->pipeline, reterr);
@@ -280,6 +316,8 @@ bool worker_parts_build(struct worker *worker, struct error *reterr)
         return false;
     }
     build_metrics(worker);
+    worker->revoked = revoked_new((size_t)revoke_limit("CELERY_WORKER_REVOKES_MAX"),
+                                  revoke_limit("CELERY_WORKER_REVOKE_EXPIRES"));
     return build_pipeline(worker, reterr) && build_broker(worker, reterr)
            && build_backend(worker, reterr) && build_executors(worker, reterr)
            && open_servers(worker, worker->run_folder, reterr);
@@ -301,7 +339,9 @@ void worker_parts_start(struct worker *worker)
 
 void worker_parts_free(struct worker *worker)
 {
+    remote_control_free(&worker->remote_control);
     pipeline_free(&worker->pipeline);
+    revoked_free(&worker->revoked);
     plugin_set_free(&worker->plugins);
     kubeconfig_free(&worker->kubeconfig);
     metrics_free(&worker->metrics);

@@ -7,8 +7,10 @@
 
 #include "base/loop.h"
 #include "base/timezone.h"
+#include "dispatch/revoked.h"
 #include "telemetry/status_server.h"
 #include "worker/pipeline.h"
+#include "worker/remote_control.h"
 #include "worker/worker.h"
 
 enum worker_phase {
@@ -44,7 +46,9 @@ struct worker {
 
     struct metrics *metrics;
     struct timezone_table timezone;
+    struct revoked *revoked; /* owned */
     struct pipeline *pipeline;
+    struct remote_control *remote_control; /* owned; NULL: worker_enable_remote_control is false */
     struct worker_executor executors[TASK_EXECUTOR_COUNT];
     struct broker *broker;
     struct result_backend *backend;
@@ -59,6 +63,7 @@ struct worker {
     bool broker_was_up;
     int broker_attempts;
     bool backend_is_up;
+    bool knows_revoked; /* what was revoked before has been read */
     bool has_said_ready;
     int open_parts; /* closing callbacks that are still to come */
     struct timer trim_timer;
@@ -88,6 +93,9 @@ void worker_on_idle(void *context);
 
 /* Says CRITICAL "Unrecoverable error: …" and shuts down with exit code 1. */
 void worker_fail(struct worker *worker, const struct error *error);
+
+/* What was revoked before this worker was there is known. */
+void worker_on_revoked_loaded(void *context);
 
 extern const struct broker_events worker_broker_events;
 extern const struct result_events worker_result_events;

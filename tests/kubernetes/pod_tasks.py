@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
+from celery.exceptions import SoftTimeLimitExceeded
 
 
 class UnluckyError(Exception):
@@ -62,3 +64,29 @@ def hog_once(self: Task) -> int:
 def where(self: Task, **values: Any) -> dict[str, Any]:
     """Return what the task knows about itself, and the keyword arguments."""
     return {"id": self.request.id, "tenant": os.environ.get("TENANT"), "values": values}
+
+
+@app.task(name="pods.nap")
+def nap(seconds: float, manner: str = "") -> str:
+    """Sleep; a careful one tidies up at its soft limit, and any tells TIDY how it ended."""
+    mark = os.environ.get("TIDY")
+    if mark:
+        Path(f"{mark}.begun").touch()
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        if manner != "careful":
+            raise
+        return "tidied up after the soft limit"
+    except BaseException:
+        if mark:
+            Path(mark).write_text("SIGTERM")
+        raise
+    return "slept"
+
+
+@app.task(name="pods.short_nap")
+def short_nap(seconds: float) -> str:
+    """Sleep, under limits that only the worker's settings have."""
+    time.sleep(seconds)
+    return "slept"

@@ -164,6 +164,13 @@ static void play_stop(struct world *world, char *const *words)
     pipeline_stop(world->pipeline, strcmp(words[1], "cold") == 0);
 }
 
+static void play_revoke(struct world *world, char *const *words)
+{
+    bool terminate = words[2] && strcmp(words[2], "terminate") == 0;
+    (void)pipeline_revoke(world->pipeline, bytes_from_text(words[1]), terminate,
+                          loop_wall_s(world->loop));
+}
+
 static void play_lost_job(struct world *world, char *const *words)
 {
     pipeline_report_lost_job(world->pipeline, bytes_from_text(words[1]), bytes_from_text(words[2]));
@@ -193,6 +200,7 @@ static void play_words(struct world *world, char *const *words)
         {"LEASE", play_lease},
         {"STATE", play_state},
         {"STOP", play_stop},
+        {"REVOKE", play_revoke},
         {"LOST-JOB", play_lost_job},
     };
 

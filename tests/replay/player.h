@@ -86,6 +86,7 @@ struct world {
     struct result_backend backend;
     struct player_end backend_end;
     bool has_backend;
+    struct revoked *revoked;
     struct map *states; /* task id -> NUL-terminated state */
     struct player_executor executors[TASK_EXECUTOR_COUNT];
     struct list trace; /* of lines that no EXPECT has told yet */

@@ -46,6 +46,17 @@ static void submit(struct executor *executor, struct request *request)
     world_trace(player->world, "submit %.*s", BYTES_FORMAT(request->message.id));
 }
 
+static void cancel(struct executor *executor, struct request *request)
+{
+    world_trace(player_of(executor)->world, "cancel %.*s", BYTES_FORMAT(request->message.id));
+}
+
+static bool terminate(struct executor *executor, struct bytes task_id)
+{
+    world_trace(player_of(executor)->world, "terminate %.*s", BYTES_FORMAT(task_id));
+    return true;
+}
+
 static void note_settled(struct executor *executor, struct bytes receipt)
 {
     struct player_executor *player = player_of(executor);
@@ -87,6 +98,8 @@ void player_executor_init(struct world *world, char *const *words)
         .is_durable = which == TASK_KUBERNETES,
         .free_slots = free_slots,
         .submit = submit,
+        .cancel = cancel,
+        .terminate = terminate,
         .note_settled = note_settled,
         .forget = forget,
     };

@@ -151,6 +151,7 @@ void world_init(struct world *world, const char *scenario)
     world->registry = registry_new();
     world->metrics = metrics_new(&metrics);
     world->states = map_new();
+    world->revoked = revoked_new(0, 0);
     list_init(&world->trace);
     list_init(&world->unsettled);
     list_init(&world->broker_end.owed);
@@ -163,7 +164,8 @@ void world_init(struct world *world, const char *scenario)
         .loop = world->loop,
         .registry = world->registry,
         .metrics = world->metrics,
-        .rules = {"tenant-user", "kwargs.tenant", "petiole_tenant"},
+        .rules = {"tenant-user", "kwargs.tenant", "petiole_tenant", NULL},
+        .revoked = world->revoked,
         .message_rules = {accept_json, (size_t)1 << 20},
         .document = {.node_name = "celery@replay", .timezone = &world->utc},
         .result_expires_s = 86400,
@@ -210,6 +212,7 @@ void world_fini(struct world *world)
         world_fail(world, "the scenario ends with answers held back");
     }
     pipeline_free(&world->pipeline);
+    revoked_free(&world->revoked);
     map_free(&world->states);
     metrics_free(&world->metrics);
     registry_free(&world->registry);

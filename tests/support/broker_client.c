@@ -70,6 +70,13 @@ void broker_client_on_outbox(void *context, struct bytes job_name, struct bytes 
     client->outbox_count++;
 }
 
+static void on_control(void *context, const struct delivery *delivery)
+{
+    struct broker_client *client = context;
+    client->control_count++;
+    (void)snprintf(client->control, sizeof(client->control), "%.*s", BYTES_FORMAT(delivery->body));
+}
+
 static void set_up_client(struct broker_client *client, struct broker_stage *stage,
                           const char *name)
 {
@@ -154,7 +161,7 @@ static bool has_been_done(void *context)
 
 void broker_client_start(struct broker_client *client)
 {
-    static const struct broker_events events = {on_delivery, on_up, on_down, on_notice};
+    static const struct broker_events events = {on_delivery, on_up, on_down, on_notice, on_control};
     client->broker = broker_redis_new(client->loop, &client->options, &events, client);
     client->broker->ops->start(client->broker);
 }

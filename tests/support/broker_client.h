@@ -35,7 +35,9 @@ struct broker_client {
     bool is_held;
     size_t outbox_count;
     bool is_outbox_read;
-    char outbox[256]; /* "job=task " for each entry */
+    char outbox[256];  /* "job=task " for each entry */
+    int control_count; /* calls of on_control */
+    char control[512]; /* the last one's body */
     bool is_closed;
 };
 

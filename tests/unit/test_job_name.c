@@ -91,6 +91,25 @@ static void test_numbers_that_do_not_fit_are_hashed_with_the_id(void **state)
     assert_string_not_equal(first, second);
 }
 
+static void test_a_name_tells_whose_it_is(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {UUID, "An Id/of my OWN", "0", ""};
+    struct message message = message_of("app.train_lora", NULL, 2, 1);
+    for (size_t index = 0; index < sizeof(ids) / sizeof(ids[0]); index++) {
+        char name[JOB_NAME_SIZE];
+        char id[JOB_NAME_ID_SIZE];
+        message.id = bytes_from_text(ids[index]);
+        job_name_format(&message, 1, name);
+        for (size_t other = 0; other < sizeof(ids) / sizeof(ids[0]); other++) {
+            job_name_id(bytes_from_text(ids[other]), id);
+            assert_int_equal(job_name_is_of(name, id), index == other);
+        }
+    }
+    assert_false(job_name_is_of(UUID "-0", UUID));
+    assert_false(job_name_is_of("add-" UUID, UUID));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -100,6 +119,7 @@ int main(void)
         cmocka_unit_test(test_slug_of_nothing),
         cmocka_unit_test(test_other_ids_are_hashed),
         cmocka_unit_test(test_upper_case_uuid_is_hashed),
+        cmocka_unit_test(test_a_name_tells_whose_it_is),
         cmocka_unit_test(test_numbers_that_do_not_fit_are_hashed_with_the_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@
 #include "dispatch/strategy.h"
 #include "support/golden.h"
 
-static const struct strategy_rules rules = {"tenant-user", "kwargs.tenant", "petiole_tenant"};
+static const struct strategy_rules rules = {"tenant-user", "kwargs.tenant", "petiole_tenant", NULL};
 
 #define NOW_S 1893553445.0
 
@@ -158,6 +158,29 @@ static void test_empty_canvas_asks_for_nothing(void **state)
     assert_int_equal(decide(&request).kind, VERDICT_RUN);
 }
 
+static void test_a_revoked_task_ends_before_it_waits(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    struct revoked *revoked = revoked_new(0, 0);
+    struct strategy_rules with_revoked = rules;
+    struct verdict verdict;
+    with_revoked.revoked = revoked;
+    request.message.id = BYTES("t1");
+    set_eta(&request, NOW_S + 10);
+    revoked_add(revoked, BYTES("t2"), true, NOW_S);
+    strategy_decide(&with_revoked, &request, NOW_S, &verdict);
+    assert_int_equal(verdict.kind, VERDICT_WAIT);
+    revoked_add(revoked, BYTES("t1"), false, NOW_S);
+    strategy_decide(&with_revoked, &request, NOW_S, &verdict);
+    assert_int_equal(verdict.kind, VERDICT_REVOKED);
+    set_expires(&request, NOW_S - 10);
+    strategy_decide(&with_revoked, &request, NOW_S, &verdict);
+    assert_int_equal(verdict.kind, VERDICT_EXPIRED);
+    revoked_free(&revoked);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +192,7 @@ int main(void)
         cmocka_unit_test(test_an_expired_task_does_not_wait),
         cmocka_unit_test(test_an_eta_after_the_expiry_still_waits_first),
         cmocka_unit_test(test_canvas_is_refused_by_name),
+        cmocka_unit_test(test_a_revoked_task_ends_before_it_waits),
         cmocka_unit_test(test_empty_canvas_asks_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -231,7 +231,7 @@ static void test_a_long_id_leaves_room_for_what_is_wrong(void **state)
 /* What a path finds in `body` for a worker of "me". */
 static bool is_found(const char *path, const char *body)
 {
-    struct strategy_rules by_path = {"me", path, "tenant"};
+    struct strategy_rules by_path = {"me", path, "tenant", NULL};
     struct request request = {.type = &registry_defaults};
     struct delivery *delivery =
         golden_delivery_of("{\"task\": \"t\", \"id\": \"i\", \"who\": {\"is\": \"me\"}}",
