@@ -38,6 +38,12 @@ def big(size: int) -> str:
     return "".join(chr(33 + index * 7 % 90) for index in range(size))
 
 
+@app.task(name="pods.same")
+def same(size: int) -> str:
+    """Return a text of that many characters, all the same."""
+    return "x" * size
+
+
 @app.task(name="pods.crash")
 def crash(code: int) -> None:
     """End the process with this exit code, without a word."""
