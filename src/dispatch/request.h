@@ -46,7 +46,10 @@ struct request {
     double started_wall_s;
     int64_t started_ms;
     unsigned attempts;   /* a durable executor's: how often it could not begin it */
-    void *executor_data; /* the executor's, while RUNNING */
+    unsigned passes;     /* how many that came later were begun before it */
+    bool is_waiting;     /* what it needs is not free, as its executor says */
+    int64_t waiting_ms;  /* since when */
+    void *executor_data; /* the executor's, while READY and RUNNING */
     void *report_data;   /* the pipeline's, while REPORTING */
 };
 

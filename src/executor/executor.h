@@ -6,7 +6,7 @@
  *   here any more: the Job carries the whole message, and on_completed brings it back, also to a
  *     worker that was not there when it began.
  *
- * Every member is mandatory. All calls are made on the loop thread; callbacks come from the loop,
+ * Every member is mandatory, but where it says otherwise. All calls are made on the loop thread; callbacks come from the loop,
  * never inside a call.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_H
@@ -55,6 +55,14 @@ struct completion {
     const struct outcome *outcome;
 };
 
+/* Whether a request may be submitted. */
+enum executor_admission {
+    EXECUTOR_ADMITS,  /* when there is a free slot */
+    EXECUTOR_LATER,   /* not now; others may go before it */
+    EXECUTOR_NEXT,    /* not now; and nothing else may begin before it */
+    EXECUTOR_REFUSES, /* never: `explain` says why */
+};
+
 struct executor_events {
     /* Ready for submissions (templates loaded, Jobs listed and adopted, threads up). Once. */
     void (*on_ready)(void *context, struct executor *executor);
@@ -82,6 +90,13 @@ struct executor_ops {
     void (*start)(struct executor *executor);
     /* How many more submissions fit now. */
     size_t (*free_slots)(const struct executor *executor);
+    /* Whether what is free is enough for `request`, which is READY; looks at its `passes`. May keep
+     * something in its executor_data. NULL: all slots are alike. */
+    enum executor_admission (*admit)(struct executor *executor, struct request *request);
+    /* Why `request` was not admitted: the category of the failure that this becomes, and a
+     * sentence, both of the request's arena or static. NULL together with admit. */
+    void (*explain)(struct executor *executor, struct request *request, const char **ret_category,
+                    const char **ret_sentence);
     /* Runs `request`, which must have a free slot. */
     void (*submit)(struct executor *executor, struct request *request);
     /* Ends a running request; on_finished still comes. */

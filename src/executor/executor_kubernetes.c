@@ -31,46 +31,18 @@ void executor_kubernetes_warn(struct executor_kubernetes *executor, const char *
 void executor_kubernetes_check_ready(struct executor_kubernetes *executor)
 {
     if (executor->is_ready || executor->is_closing || !executor_kubernetes_is_owner(executor)
-        || !executor->leases_known || !kubernetes_watch_is_listed(executor->jobs_watch)
-        || !kubernetes_watch_is_listed(executor->pods_watch)
-        || !kubernetes_watch_is_listed(executor->quotas_watch)) {
+        || !executor->leases_known || !executor->jobs_watch
+        || !kubernetes_watch_is_listed(executor->jobs_watch)
+        || !kubernetes_watch_is_listed(executor->pods_watch)) {
         return;
     }
     executor->is_ready = true;
     executor->events->on_ready(executor->context, &executor->base);
     executor_kubernetes_sweep(executor);
+    executor_kubernetes_hasten(executor);
 }
 
 /* Slots */
-
-/* The most that a pod of any template asks of a resource. */
-static int64_t largest_request(const void *context, const char *resource)
-{
-    const struct executor_kubernetes *executor = context;
-    int64_t largest = 0;
-    for (size_t index = 0; index < executor->template_count; index++) {
-        int64_t milli = job_template_request_milli(executor->templates[index], resource);
-        largest = milli > largest ? milli : largest;
-    }
-    return largest;
-}
-
-/* contracts, Quota: the unfinished Jobs of all workers never exceed what fits, plus one for each
- * worker. So under a quota a worker makes its Jobs one after the other: what it cannot see of the
- * others' is the one that each of them is just making. */
-static size_t limit_by_quota(struct executor_kubernetes *executor, size_t free_count)
-{
-    struct job_quota_jobs jobs = {.unfinished =
-                                      executor->present_count + executor->submission_count};
-    executor_kubernetes_count_pods(executor, &jobs.counted, &jobs.leaving);
-    size_t fits = job_quota_capacity(&executor->quota, largest_request, executor, &jobs,
-                                     executor->options.reserve_pods);
-    if (fits == JOB_QUOTA_UNLIMITED) {
-        return free_count;
-    }
-    bool has_room = executor->submission_count == 0 && jobs.unfinished <= fits;
-    return has_room && free_count > 0 ? 1 : 0;
-}
 
 static size_t free_slots(const struct executor *base)
 {
@@ -81,7 +53,7 @@ static size_t free_slots(const struct executor *base)
         return 0;
     }
     size_t free_count = most > taken ? most - taken : 0;
-    return executor->quota.count > 0 ? limit_by_quota(executor, free_count) : free_count;
+    return executor_kubernetes_slots(executor, free_count);
 }
 
 static size_t running_count(const struct executor *base)
@@ -104,7 +76,7 @@ static void start(struct executor *base)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
     executor_kubernetes_own(executor);
-    executor_kubernetes_observe(executor);
+    executor_kubernetes_follow_rules(executor); /* before Jobs, so that what they ask is known */
 }
 
 static void note_settled(struct executor *base, struct bytes receipt)
@@ -134,7 +106,7 @@ static void free_executor(struct executor_kubernetes *executor)
     }
     memory_free(&executor->templates);
     executor_kubernetes_free_entries(executor);
-    free_map_values(&executor->quotas);
+    executor_kubernetes_fini_rules(executor);
     free_map_values(&executor->leases);
     kubernetes_api_free(&executor->api);
     memory_free(&executor);
@@ -184,7 +156,7 @@ static void close_executor(struct executor *base, bool kill, void (*on_closed)(v
     loop_start_timer(executor->loop, &executor->close_timer, CLOSE_MS);
     kubernetes_watch_close(&executor->jobs_watch);
     kubernetes_watch_close(&executor->pods_watch);
-    kubernetes_watch_close(&executor->quotas_watch);
+    executor_kubernetes_leave_rules(executor);
     executor_kubernetes_end_completions(executor);
     executor_kubernetes_end_checks(executor);
     executor_kubernetes_disown(executor);
@@ -196,6 +168,8 @@ static const struct executor_ops ops = {
     .is_durable = true,
     .start = start,
     .free_slots = free_slots,
+    .admit = executor_kubernetes_admit,
+    .explain = executor_kubernetes_explain,
     .submit = executor_kubernetes_submit,
     .cancel = executor_kubernetes_cancel,
     .terminate = executor_kubernetes_terminate,
@@ -242,7 +216,8 @@ struct executor *executor_kubernetes_new(struct loop *loop,
     executor->events = events;
     executor->context = context;
     executor->jobs = map_new();
-    executor->quotas = map_new();
+    executor_kubernetes_init_rules(executor);
+    executor_kubernetes_init_hastening(executor);
     executor->leases = map_new();
     list_init(&executor->submissions);
     list_init(&executor->farewells);

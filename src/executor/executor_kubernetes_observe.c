@@ -1,10 +1,9 @@
-/* What is known of each Job, from three watches: Jobs, their pods, and the namespace's quotas. */
+/* What is known of each Job, from two watches: Jobs and their pods. */
 #include "executor/executor_kubernetes_private.h"
 
 #define JOB_NAME_LABEL     "batch.kubernetes.io/job-name"
 #define OLD_JOB_NAME_LABEL "job-name"
 #define IMAGE_GRACE_MS     20000 /* a registry may recover */
-#define QUOTA_LAG_MS       3000  /* the quota's status may be older than what we know of a pod */
 
 /* Entries */
 
@@ -48,7 +47,6 @@ static void count(struct executor_kubernetes *executor, const struct job_entry *
     if (!entry->exists || entry->is_finished || entry->is_reported) {
         return;
     }
-    executor->present_count += (size_t)step;
     if (entry->is_mine) {
         executor->unfinished_count += (size_t)step;
         executor->waiting_count += entry->is_active ? 0 : (size_t)step;
@@ -58,6 +56,7 @@ static void count(struct executor_kubernetes *executor, const struct job_entry *
 static void remove_entry(struct executor_kubernetes *executor, struct job_entry *entry)
 {
     count(executor, entry, -1);
+    executor_kubernetes_unstage(executor, entry);
     (void)map_remove(executor->jobs, bytes_from_text(entry->name));
     drop_facts(entry);
     memory_free(&entry);
@@ -73,7 +72,8 @@ void executor_kubernetes_free_entries(struct executor_kubernetes *executor)
     map_free(&executor->jobs);
 }
 
-void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name)
+void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name,
+                                      const int64_t *asked)
 {
     struct job_entry *entry = find_or_add(executor, bytes_from_text(name));
     if (entry->exists) {
@@ -85,6 +85,8 @@ void executor_kubernetes_note_created(struct executor_kubernetes *executor, cons
     entry->is_mine = true;
     (void)snprintf(entry->owner, sizeof(entry->owner), "%s", executor->options.instance_id);
     count(executor, entry, 1);
+    executor_kubernetes_note_asked(executor, entry, asked);
+    executor_kubernetes_stage(executor, entry, false);
 }
 
 void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
@@ -93,23 +95,9 @@ void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
     count(executor, entry, -1);
     entry->is_reported = true;
     count(executor, entry, 1);
+    executor_kubernetes_stage(executor, entry, !entry->is_finished);
     drop_facts(entry);
     executor->events->on_free_slots(executor->context, &executor->base);
-}
-
-void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, size_t *ret_counted,
-                                    size_t *ret_leaving)
-{
-    size_t position = 0;
-    const struct job_entry *entry = NULL;
-    int64_t lately_ms = loop_now_ms(executor->loop) - QUOTA_LAG_MS;
-    *ret_counted = 0;
-    *ret_leaving = 0;
-    while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
-        bool is_lasting = entry->changed_ms <= lately_ms;
-        *ret_counted += entry->exists && !entry->is_finished && entry->is_active && is_lasting;
-        *ret_leaving += entry->exists && entry->is_finished && !is_lasting;
-    }
 }
 
 /* Jobs */
@@ -123,17 +111,20 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
     if (entry) {
         count(executor, entry, -1);
         (void)snprintf(entry->owner, sizeof(entry->owner), "%.*s", BYTES_FORMAT(job.owner));
+        bool was_there = entry->exists;
         entry->exists = true;
         entry->is_listed = true;
         entry->is_mine = strcmp(entry->owner, executor->options.instance_id) == 0;
-        if (entry->is_active != job.is_active || entry->is_finished != job.is_finished) {
-            entry->changed_ms = loop_now_ms(executor->loop);
-        }
+        /* What had ended when it was seen first did so a while ago. */
+        bool has_changed = entry->is_active != job.is_active
+                           || (was_there && entry->is_finished != job.is_finished);
         entry->is_active = job.is_active;
         entry->is_finished = job.is_finished;
         entry->is_reported = entry->is_reported || job.is_reported;
         count(executor, entry, 1);
         executor_kubernetes_mark_terminated(executor, entry, job.task_id);
+        executor_kubernetes_ask_seen(executor, entry, object);
+        executor_kubernetes_stage(executor, entry, has_changed);
         executor_kubernetes_consider(executor, entry);
         executor->events->on_free_slots(executor->context, &executor->base);
     }
@@ -179,7 +170,9 @@ static void on_jobs_listed(void *context)
             remove_entry(executor, entry);
         }
     }
+    executor->is_asked = true;
     executor_kubernetes_check_ready(executor);
+    executor->events->on_free_slots(executor->context, &executor->base);
 }
 
 /* Pods */
@@ -283,11 +276,6 @@ static void on_pods_listed(void *context)
     executor_kubernetes_check_ready(executor);
 }
 
-static void on_listed(void *context)
-{
-    executor_kubernetes_check_ready(context);
-}
-
 /* Stuck pods: images get a grace, the rest is certain */
 static bool is_past_grace(const struct executor_kubernetes *executor, const struct job_entry *entry)
 {
@@ -312,60 +300,6 @@ void executor_kubernetes_sweep(struct executor_kubernetes *executor)
     }
 }
 
-/* Quotas */
-
-static void recount_quota(struct executor_kubernetes *executor)
-{
-    size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    struct job_quota old = executor->quota;
-    executor->quota = (struct job_quota){.count = 0};
-    while (map_next(executor->quotas, &position, &name, &value)) {
-        struct json object;
-        if (json_parse(bytes_from_text(value), &object, NULL)) {
-            job_quota_add(&executor->quota, object);
-        }
-    }
-    job_quota_carry(&executor->quota, &old);
-    executor->events->on_free_slots(executor->context, &executor->base);
-}
-
-static void set_quota(struct executor_kubernetes *executor, struct json object, bool is_there)
-{
-    struct arena *arena = arena_new(256);
-    struct bytes name = {NULL, 0};
-    if (json_text(json_get(json_get(object, "metadata"), "name"), arena, &name)) {
-        char *old = is_there ? map_set(executor->quotas, name, memory_text(object.text))
-                             : map_remove(executor->quotas, name);
-        memory_free(&old);
-        recount_quota(executor);
-    }
-    arena_free(&arena);
-}
-
-static void on_quota(void *context, struct json object)
-{
-    set_quota(context, object, true);
-}
-
-static void on_quota_deleted(void *context, struct json object)
-{
-    set_quota(context, object, false);
-}
-
-static void on_quotas_listing(void *context)
-{
-    struct executor_kubernetes *executor = context;
-    size_t position = 0;
-    struct bytes name;
-    void *value = NULL;
-    while (map_next(executor->quotas, &position, &name, &value)) {
-        char *text = map_remove(executor->quotas, name);
-        memory_free(&text);
-    }
-}
-
 static void on_trouble(void *context, const struct error *error, int64_t retry_ms)
 {
     executor_kubernetes_warn(context, "Kubernetes: %s. Trying again in %.2f seconds...",
@@ -386,13 +320,6 @@ static const struct kubernetes_watch_events pods_events = {
     .on_listed = on_pods_listed,
     .on_trouble = on_trouble,
 };
-static const struct kubernetes_watch_events quotas_events = {
-    .on_listing = on_quotas_listing,
-    .on_object = on_quota,
-    .on_deleted = on_quota_deleted,
-    .on_listed = on_listed,
-    .on_trouble = on_trouble,
-};
 
 void executor_kubernetes_observe(struct executor_kubernetes *executor)
 {
@@ -403,7 +330,5 @@ void executor_kubernetes_observe(struct executor_kubernetes *executor)
         executor->pods_watch =
             kubernetes_watch_open(executor->api, EXECUTOR_KUBERNETES_PODS, KUBERNETES_JOB_SELECTOR,
                                   &pods_events, executor);
-        executor->quotas_watch = kubernetes_watch_open(executor->api, EXECUTOR_KUBERNETES_QUOTAS,
-                                                       NULL, &quotas_events, executor);
     }
 }

@@ -6,6 +6,9 @@
  *   executor_kubernetes_complete.c  from finished Job to outcome, and letting it go
  *   executor_kubernetes_cancel.c    ending Jobs that were terminated, and what is left of any
  *   executor_kubernetes_own.c       Lease and take-over
+ *   executor_kubernetes_quota.c     what the namespace limits, and where each Job stands in it
+ *   executor_kubernetes_admit.c     who may begin under the quota
+ *   executor_kubernetes_hasten.c    places that become free are taken at once
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_PRIVATE_H
 #define PETIOLE_EXECUTOR_EXECUTOR_KUBERNETES_PRIVATE_H
@@ -28,6 +31,7 @@
 
 #define EXECUTOR_KUBERNETES_TICK_MS  5000
 #define EXECUTOR_KUBERNETES_LEASE_MS 15000
+#define EXECUTOR_KUBERNETES_LOOK_MS  250 /* for the Job controller's own first look at a Job */
 
 /* What is known of an ended (or stuck) pod until its Job is reported. */
 struct pod_facts {
@@ -41,10 +45,16 @@ struct job_entry {
     char owner[24];        /* instance id */
     struct pod_facts *pod; /* owned; NULL: nothing worth keeping */
     int64_t stuck_since_ms;
-    int64_t changed_ms; /* when is_active or is_finished last changed */
-    bool exists;        /* the Job itself was seen (else only its pod) */
-    bool is_listed;     /* told since the last list began */
-    bool has_pod;       /* the same of a pod of it */
+    int64_t changed_ms;             /* when its place in the quota last changed */
+    int64_t hasten_ms;              /* without a pod: when it may be hastened next */
+    int64_t *asked;                 /* owned: job_quota_ask; NULL: nothing is limited */
+    struct list_node settling_node; /* changed a short while ago */
+    struct list_node podless_node;  /* ours, unfinished, without a pod */
+    enum job_quota_stage stage;
+    unsigned hastened; /* how often */
+    bool exists;       /* the Job itself was seen (else only its pod) */
+    bool is_listed;    /* told since the last list began */
+    bool has_pod;      /* the same of a pod of it */
     bool is_mine;
     bool is_active;  /* has a pod that the quota counts */
     bool is_running; /* its pod has begun */
@@ -75,8 +85,7 @@ struct executor_kubernetes {
     size_t template_count;
 
     struct map *jobs;        /* name -> struct job_entry */
-    size_t present_count;    /* unfinished Jobs of all workers of the namespace */
-    size_t unfinished_count; /* of those, ours */
+    size_t unfinished_count; /* ours */
     size_t waiting_count;    /* of those, without a pod that the quota counts */
     struct list submissions;
     size_t submission_count;
@@ -86,9 +95,21 @@ struct executor_kubernetes {
 
     struct kubernetes_watch *jobs_watch;
     struct kubernetes_watch *pods_watch;
+
     struct kubernetes_watch *quotas_watch;
-    struct map *quotas; /* name -> its JSON text */
+    struct kubernetes_watch *ranges_watch;
+    struct map *quotas;   /* name -> ResourceQuota */
+    struct map *ranges;   /* name -> LimitRange */
+    json_t *limit_ranges; /* owned: those as an array */
     struct job_quota quota;
+    int64_t *smallest;    /* owned: what the smallest pod of any template asks */
+    unsigned quota_shape; /* counts up when something else is limited */
+    bool is_asked;        /* every Job's `asked` is of this shape */
+    struct list settling; /* of struct job_entry, the oldest change first */
+    struct list podless;  /* of struct job_entry, the oldest first */
+    struct timer settle_timer;
+    struct list hastenings; /* PATCHes under way */
+    struct timer hasten_timer;
 
     struct map *leases;       /* instance id -> struct foreign_lease */
     int64_t lease_renewed_ms; /* when the last renewal of our Lease was sent; 0: never */
@@ -127,6 +148,17 @@ void executor_kubernetes_submit(struct executor *base, struct request *request);
  * again. */
 void executor_kubernetes_cancel(struct executor *base, struct request *request);
 
+/* The Job of `request` as it will be sent: a new reference, or NULL with why it cannot be. */
+json_t *executor_kubernetes_build(struct executor_kubernetes *executor,
+                                  const struct request *request, struct error *reterr);
+
+/* Something else is limited than before: works out again what each submission asks. */
+void executor_kubernetes_ask_submissions(struct executor_kubernetes *executor);
+
+/* A quota's status has changed: gives back the submissions that the quota refused and that fit
+ * now, to be tried again. */
+void executor_kubernetes_wake_submissions(struct executor_kubernetes *executor);
+
 /* Ends submissions: those that wait for another try at once, with `force` all. */
 void executor_kubernetes_end_submissions(struct executor_kubernetes *executor, bool force);
 
@@ -147,13 +179,9 @@ struct job_entry *executor_kubernetes_find(const struct executor_kubernetes *exe
 struct job_entry *executor_kubernetes_next(const struct executor_kubernetes *executor,
                                            size_t *position);
 
-/* Puts a Job that was just created or adopted into the books. */
-void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name);
-
-/* Of all workers' Jobs: how many have had a pod long enough for the quota to count it, and how many
- * have ended so short a while ago that it may still do so. */
-void executor_kubernetes_count_pods(const struct executor_kubernetes *executor, size_t *ret_counted,
-                                    size_t *ret_leaving);
+/* Puts a Job that was just created or adopted into the books; `asked` (may be NULL) is copied. */
+void executor_kubernetes_note_created(struct executor_kubernetes *executor, const char *name,
+                                      const int64_t *asked);
 
 /* Changes the marks that counts depend on. */
 void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
@@ -200,5 +228,52 @@ bool executor_kubernetes_has_run_out(const struct executor_kubernetes *executor,
 
 void executor_kubernetes_disown(struct executor_kubernetes *executor);
 void executor_kubernetes_end_checks(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_quota.c */
+
+/* What the namespace limits is known and followed from follow_rules on, until leave_rules. */
+void executor_kubernetes_init_rules(struct executor_kubernetes *executor);
+void executor_kubernetes_follow_rules(struct executor_kubernetes *executor);
+bool executor_kubernetes_knows_rules(const struct executor_kubernetes *executor);
+void executor_kubernetes_leave_rules(struct executor_kubernetes *executor);
+void executor_kubernetes_fini_rules(struct executor_kubernetes *executor);
+
+/* What `job` asks of each limit; fills it in. Returns new. */
+int64_t *executor_kubernetes_ask(const struct executor_kubernetes *executor, json_t *job);
+
+/* Sees to it that `entry` has what its Job asks: of the Job `object`, or a copy of `asked` (NULL:
+ * unknown). */
+void executor_kubernetes_ask_seen(struct executor_kubernetes *executor, struct job_entry *entry,
+                                  struct json object);
+void executor_kubernetes_note_asked(struct executor_kubernetes *executor, struct job_entry *entry,
+                                    const int64_t *asked);
+
+/* Puts `entry` where its marks say that it stands. `has_changed`: they were others before. */
+void executor_kubernetes_stage(struct executor_kubernetes *executor, struct job_entry *entry,
+                               bool has_changed);
+
+/* Takes `entry` out of the sums, before it is freed. */
+void executor_kubernetes_unstage(struct executor_kubernetes *executor, struct job_entry *entry);
+
+/* executor_kubernetes_admit.c */
+
+/* How many of `free_count` free places the quota leaves. */
+size_t executor_kubernetes_slots(struct executor_kubernetes *executor, size_t free_count);
+
+enum executor_admission executor_kubernetes_admit(struct executor *base, struct request *request);
+void executor_kubernetes_explain(struct executor *base, struct request *request,
+                                 const char **ret_category, const char **ret_sentence);
+
+/* A copy of what an admitted `request` asks. Returns new, or NULL: unknown, or nothing is limited. */
+int64_t *executor_kubernetes_copy_asked(const struct executor_kubernetes *executor,
+                                        const struct request *request);
+
+/* executor_kubernetes_hasten.c */
+
+void executor_kubernetes_init_hastening(struct executor_kubernetes *executor);
+void executor_kubernetes_end_hastening(struct executor_kubernetes *executor);
+
+/* Looks, soon, whether Jobs that wait for a pod can have one. */
+void executor_kubernetes_hasten(struct executor_kubernetes *executor);
 
 #endif

@@ -11,12 +11,24 @@ struct submission {
     struct executor_kubernetes *executor;
     struct request *request; /* borrowed until started or finished */
     char name[JOB_NAME_SIZE];
-    char *body; /* owned by jansson's allocator: the Job as JSON */
+    char *body;     /* owned by jansson's allocator: the Job as JSON */
+    int64_t *asked; /* owned: what it asks of the quota; NULL: unknown, or nothing is limited */
+    enum job_quota_stage stage;
+    bool waits_for_quota; /* the quota of Jobs refused it */
     struct loop_call begin;
     struct timer timer;
     struct kubernetes_call *call;
     bool is_cancelled; /* is not tried again */
 };
+
+/* Moves what it asks in or out of the quota's sums. */
+static void stage(struct submission *submission, enum job_quota_stage stage)
+{
+    if (submission->asked) {
+        job_quota_move(&submission->executor->quota, submission->asked, submission->stage, stage);
+    }
+    submission->stage = stage;
+}
 
 /* Takes the submission out of the books and gives its request. */
 static struct request *end_submission(struct submission *submission)
@@ -25,6 +37,8 @@ static struct request *end_submission(struct submission *submission)
     struct request *request = submission->request;
     list_remove(&submission->node);
     executor->submission_count--;
+    stage(submission, JOB_QUOTA_ABSENT);
+    memory_free(&submission->asked);
     loop_cancel(executor->loop, &submission->begin);
     loop_stop_timer(executor->loop, &submission->timer);
     kubernetes_api_cancel(&submission->call);
@@ -55,8 +69,8 @@ static void started(struct submission *submission)
     struct executor_kubernetes *executor = submission->executor;
     char name[JOB_NAME_SIZE];
     memcpy(name, submission->name, sizeof(name));
+    executor_kubernetes_note_created(executor, name, submission->asked);
     struct request *request = end_submission(submission);
-    executor_kubernetes_note_created(executor, name);
     executor->events->on_started(executor->context, request, bytes_from_text(name));
     executor_kubernetes_check_closed(executor);
 }
@@ -78,6 +92,7 @@ static void try_later(struct submission *submission, int64_t asked_ms)
         give_back(submission);
         return;
     }
+    stage(submission, JOB_QUOTA_ABSENT);
     int64_t delay_ms = loop_backoff_ms(executor->loop, RETRY_FIRST_MS,
                                        submission->request->attempts++, RETRY_MOST_MS);
     loop_start_timer(executor->loop, &submission->timer, asked_ms > delay_ms ? asked_ms : delay_ms);
@@ -140,8 +155,11 @@ static void on_posted(void *context, const struct kubernetes_answer *answer)
                                                              .name = submission->name},
                                 on_existing, submission);
         break;
-    case KUBERNETES_CONFLICT:
     case KUBERNETES_QUOTA:
+        submission->waits_for_quota = true;
+        try_later(submission, answer->retry_after_ms);
+        break;
+    case KUBERNETES_CONFLICT:
     case KUBERNETES_BUSY:
         try_later(submission, answer->retry_after_ms);
         break;
@@ -168,28 +186,49 @@ static void post(struct submission *submission)
 
 /* Building */
 
-static bool build(struct submission *submission, struct error *reterr)
+json_t *executor_kubernetes_build(struct executor_kubernetes *executor,
+                                  const struct request *request, struct error *reterr)
 {
-    struct executor_kubernetes *executor = submission->executor;
-    const struct request *request = submission->request;
+    char name[JOB_NAME_SIZE];
+    job_name_format(&request->message, 0, name);
     const struct kubernetes_job_marks marks = {
-        .name = submission->name,
+        .name = name,
         .namespace_name = executor->options.namespace_name,
         .instance_id = executor->options.instance_id,
         .tenant = executor->options.tenant,
     };
     json_t *job = job_template_render(executor->templates[request->type->job_template_index],
                                       &request->message, reterr);
+    if (job && !kubernetes_job_complete(job, request, &marks, reterr)) {
+        json_decref(job);
+        return NULL;
+    }
+    return job;
+}
+
+static bool build(struct submission *submission, struct error *reterr)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    json_t *job = executor_kubernetes_build(executor, submission->request, reterr);
     if (!job) {
         return false;
     }
-    bool is_built = kubernetes_job_complete(job, request, &marks, reterr);
-    submission->body = is_built ? json_dumps(job, JSON_COMPACT) : NULL;
-    json_decref(job);
-    if (is_built && !submission->body) {
-        return error_set(reterr, ERROR_INVALID, "the Job cannot be written as JSON");
+    submission->body = json_dumps(job, JSON_COMPACT);
+    if (executor->quota.count > 0 && !submission->asked) {
+        submission->asked = executor_kubernetes_ask(executor, job);
     }
-    return is_built;
+    json_decref(job);
+    return submission->body
+           || error_set(reterr, ERROR_INVALID, "the Job cannot be written as JSON");
+}
+
+/* Whether it is not to be sent now, beside all others: the quota may have changed since it was
+ * admitted. It is out of the sums then. */
+static bool is_held_back(struct submission *submission)
+{
+    struct executor_kubernetes *executor = submission->executor;
+    stage(submission, JOB_QUOTA_ABSENT);
+    return submission->asked && job_quota_find_short(&executor->quota, submission->asked);
 }
 
 static void begin(void *context)
@@ -197,11 +236,41 @@ static void begin(void *context)
     struct submission *submission = context;
     struct error error = {0};
     job_name_format(&submission->request->message, 0, submission->name);
-    if (build(submission, &error)) {
-        post(submission);
-    } else {
+    if (!build(submission, &error)) {
         fail(submission, error.kind == ERROR_TOO_LARGE ? "MessageTooLarge" : "TemplateError",
              error.message);
+    } else if (is_held_back(submission)) {
+        give_back(submission);
+    } else {
+        stage(submission, JOB_QUOTA_STARTING);
+        post(submission);
+    }
+}
+
+void executor_kubernetes_ask_submissions(struct executor_kubernetes *executor)
+{
+    list_for_each(node, following, &executor->submissions) {
+        struct submission *submission = list_entry(node, struct submission, node);
+        memory_free(&submission->asked);
+        json_t *job = submission->body ? json_loads(submission->body, 0, NULL) : NULL;
+        if (job && executor->quota.count > 0) {
+            submission->asked = executor_kubernetes_ask(executor, job);
+        }
+        json_decref(job);
+        if (submission->asked) {
+            job_quota_move(&executor->quota, submission->asked, JOB_QUOTA_ABSENT,
+                           submission->stage);
+        }
+    }
+}
+
+void executor_kubernetes_wake_submissions(struct executor_kubernetes *executor)
+{
+    list_for_each(node, following, &executor->submissions) {
+        struct submission *submission = list_entry(node, struct submission, node);
+        if (submission->waits_for_quota && !submission->call && !is_held_back(submission)) {
+            give_back(submission);
+        }
     }
 }
 
@@ -213,6 +282,8 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     submission->request = request;
     submission->begin = (struct loop_call){.function = begin, .context = submission};
     submission->timer = (struct timer){.on_due = give_back, .context = submission};
+    submission->asked = executor_kubernetes_copy_asked(executor, request);
+    stage(submission, JOB_QUOTA_STARTING);
     list_append(&executor->submissions, &submission->node);
     executor->submission_count++;
     loop_defer(executor->loop, &submission->begin);

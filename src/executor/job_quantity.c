@@ -155,7 +155,7 @@ static int64_t add(int64_t left, int64_t right)
     return left > INT64_MAX - right ? INT64_MAX : left + right;
 }
 
-static int64_t milli_of(const json_t *value)
+int64_t job_quantity_of(const json_t *value)
 {
     int64_t milli = 0;
     if (json_is_string(value)) {
@@ -178,7 +178,7 @@ static int64_t of_container(const json_t *container, const char *kind, const cha
     if (!value && strcmp(kind, "requests") == 0) {
         value = json_object_get(json_object_get(resources, "limits"), name);
     }
-    return milli_of(value);
+    return job_quantity_of(value);
 }
 
 /* An init container that goes on running beside the others (a sidecar). */
@@ -194,6 +194,11 @@ static int64_t of_pod(const json_t *spec, const char *kind, const char *name)
     int64_t starting = 0;
     size_t index = 0;
     const json_t *container = NULL;
+    const json_t *resources = json_object_get(spec, "resources");
+    const json_t *whole = json_object_get(json_object_get(resources, kind), name);
+    if (whole) {
+        return job_quantity_of(whole); /* said for the pod as a whole */
+    }
     json_array_foreach(json_object_get(spec, "initContainers"), index, container) {
         int64_t milli = of_container(container, kind, name);
         if (is_sidecar(container)) {
@@ -226,4 +231,28 @@ int64_t job_quantity_of_job(const json_t *job, const char *resource)
         return of_pod(spec, "requests", resource + strlen("requests."));
     }
     return of_pod(spec, "requests", resource);
+}
+
+void job_quantity_format(const char *resource, int64_t milli, char ret_text[JOB_QUANTITY_TEXT_SIZE])
+{
+    static const char suffixes[] = "KMGTPE";
+    bool is_of_bytes =
+        strstr(resource, "memory") || strstr(resource, "storage") || strstr(resource, "hugepages");
+    if (milli % MILLI != 0) {
+        (void)snprintf(ret_text, JOB_QUANTITY_TEXT_SIZE, "%" PRId64 "m", milli);
+        return;
+    }
+    int64_t whole = milli / MILLI;
+    int step = 0;
+    while (is_of_bytes && whole != 0 && whole % (INT64_C(1) << BINARY_BITS) == 0
+           && suffixes[step] != '\0') {
+        whole >>= BINARY_BITS;
+        step++;
+    }
+    if (step > 0) {
+        (void)snprintf(ret_text, JOB_QUANTITY_TEXT_SIZE, "%" PRId64 "%ci", whole,
+                       suffixes[step - 1]);
+    } else {
+        (void)snprintf(ret_text, JOB_QUANTITY_TEXT_SIZE, "%" PRId64, whole);
+    }
 }

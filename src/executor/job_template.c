@@ -4,7 +4,6 @@
 #include "executor/job_command.h"
 #include "executor/job_field.h"
 #include "executor/job_placeholder.h"
-#include "executor/job_quantity.h"
 #include "executor/job_tree.h"
 
 #define MAX_FILE_BYTES    ((size_t)1024 * 1024)
@@ -30,7 +29,6 @@ struct override {
 struct job_template {
     struct arena *arena; /* owned: everything but the trees */
     json_t *tree;        /* owned: texts with placeholders as written */
-    json_t *typical;     /* owned: the same by the defaults */
     struct spot *spots;  /* owned array */
     size_t spot_count;
     struct override *overrides; /* in the arena */
@@ -120,20 +118,6 @@ static bool render_spots(const struct job_template *template, json_t *tree,
         }
     }
     return true;
-}
-
-/* As a task without arguments would have it: what has no default stays as written. */
-static json_t *render_typical(const struct job_template *template)
-{
-    json_t *tree = json_deep_copy(template->tree);
-    for (size_t i = 0; i < template->spot_count; i++) {
-        const struct spot *spot = &template->spots[i];
-        json_t *value = job_field_render(spot->kind, &spot->text, NULL, NULL);
-        if (value) {
-            (void)!job_tree_set(tree, spot->pointer, value);
-        }
-    }
-    return tree;
 }
 
 /* Checks of the whole */
@@ -388,7 +372,6 @@ static bool load(struct loading *loading, const char *const *overrides)
     if (!template->tree || !add_overrides(loading, overrides) || !check_tree(loading)) {
         return false;
     }
-    template->typical = render_typical(template);
     return true;
 }
 
@@ -414,7 +397,6 @@ void job_template_free(struct job_template **job_template)
         return;
     }
     json_decref(template->tree);
-    json_decref(template->typical);
     memory_free(&template->spots);
     arena_free(&template->arena);
     memory_free(job_template);
@@ -432,7 +414,15 @@ json_t *job_template_render(const struct job_template *job_template, const struc
     return tree;
 }
 
-int64_t job_template_request_milli(const struct job_template *job_template, const char *resource)
+json_t *job_template_typical(const struct job_template *job_template)
 {
-    return job_quantity_of_job(job_template->typical, resource);
+    json_t *tree = json_deep_copy(job_template->tree);
+    for (size_t i = 0; i < job_template->spot_count; i++) {
+        const struct spot *spot = &job_template->spots[i];
+        json_t *value = job_field_render(spot->kind, &spot->text, NULL, NULL);
+        if (value) {
+            (void)!job_tree_set(tree, spot->pointer, value);
+        }
+    }
+    return tree;
 }

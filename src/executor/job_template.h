@@ -37,9 +37,8 @@ void job_template_free(struct job_template **job_template);
 json_t *job_template_render(const struct job_template *job_template, const struct message *message,
                             struct error *reterr);
 
-/* What one pod of the template requests, for the quota: a resource's name ("requests.cpu",
- * "requests.memory", "limits.cpu", "pods", …) in thousandths; 0 when it names none. From the
- * template's own values; a placeholder there counts with its default. */
-int64_t job_template_request_milli(const struct job_template *job_template, const char *resource);
+/* The template as a task without arguments has it: a placeholder counts with its default, one
+ * without stays as written. Returns a new reference to a tree of its own. */
+json_t *job_template_typical(const struct job_template *job_template);
 
 #endif

@@ -6,9 +6,9 @@
 #include "executor/executor.h"
 
 #define LABEL(name)    "petiole.dev/" name
-#define CREATED_TTL_S  86400 /* until the result is stored */
-#define LONGEST_WAIT_S 86400 /* for quota and nodes, when there is a hard limit */
-#define LIMIT_GRACE_S  30    /* for the runner's own timer to be first */
+#define CREATED_TTL_S  86400U /* until the result is stored */
+#define LONGEST_WAIT_S 86400  /* for quota and nodes, when there is a hard limit */
+#define LIMIT_GRACE_S  30     /* for the runner's own timer to be first */
 #define MAX_LABEL      63
 #define MESSAGE_VOLUME "petiole-message"
 #define MESSAGE_FOLDER "/etc/petiole"
@@ -311,6 +311,13 @@ void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s)
                             "reported") "\":\"true\"}},"
                                         "\"spec\":{\"ttlSecondsAfterFinished\":%lld}}",
                         (long long)ttl_s);
+}
+
+void kubernetes_job_append_changed(struct buffer *patch, unsigned number)
+{
+    /* Before the report it only matters that this is long. */
+    (void)buffer_format(patch, "{\"spec\":{\"ttlSecondsAfterFinished\":%u}}",
+                        CREATED_TTL_S + number);
 }
 
 void kubernetes_job_append_owner(struct buffer *patch, const char *instance_id,

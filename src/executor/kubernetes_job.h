@@ -57,6 +57,10 @@ void kubernetes_job_read(struct json object, struct arena *arena, struct kuberne
 /* Appends the merge patch that lets a reported Job go after `ttl_s`. */
 void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s);
 
+/* Appends the merge patch that changes nothing but the Job's generation; `number` is another one
+ * each time. */
+void kubernetes_job_append_changed(struct buffer *patch, unsigned number);
+
 /* Appends the merge patch by which `instance_id` takes the Job over, if it is still of this
  * version. */
 void kubernetes_job_append_owner(struct buffer *patch, const char *instance_id,

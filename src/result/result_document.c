@@ -179,13 +179,30 @@ void result_document_append(struct buffer *buffer, const struct request *request
     append_tail(buffer, request, options);
 }
 
+/* What follows the result of a state before the end. */
+static void append_unfinished_tail(struct buffer *buffer, const struct request *request,
+                                   const struct result_document_options *options)
+{
+    (void)buffer_append_text(buffer,
+                             "}, \"traceback\": null, \"children\": [], \"date_done\": null");
+    append_tail(buffer, request, options);
+}
+
 void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
                                     const struct result_document_options *options)
 {
     (void)buffer_format(buffer,
                         "{\"status\": \"STARTED\", \"result\": {\"pid\": %d, \"hostname\": ", pid);
     json_append_string(buffer, bytes_from_text(options->node_name));
-    (void)buffer_append_text(buffer,
-                             "}, \"traceback\": null, \"children\": [], \"date_done\": null");
-    append_tail(buffer, request, options);
+    append_unfinished_tail(buffer, request, options);
+}
+
+void result_document_append_waiting(struct buffer *buffer, const struct request *request,
+                                    const char *sentence,
+                                    const struct result_document_options *options)
+{
+    append_string(buffer, "{\"status\": \"" RESULT_WAITING "\", \"result\": {\"reason\": ",
+                  bytes_from_text(sentence));
+    append_string(buffer, ", \"hostname\": ", bytes_from_text(options->node_name));
+    append_unfinished_tail(buffer, request, options);
 }

@@ -18,6 +18,7 @@ struct result_document_options {
 
 /* The states, as stored. */
 #define RESULT_STARTED "STARTED"
+#define RESULT_WAITING "WAITING_QUOTA" /* of ours: received, and held back by a quota */
 #define RESULT_SUCCESS "SUCCESS"
 #define RESULT_FAILURE "FAILURE"
 #define RESULT_RETRY   "RETRY"
@@ -35,6 +36,12 @@ void result_document_append(struct buffer *buffer, const struct request *request
 /* Appends the document of state STARTED, with {"pid": …, "hostname": node name} as its result
  * (celery/app/trace.py). */
 void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
+                                    const struct result_document_options *options);
+
+/* Appends the document of state WAITING_QUOTA, with {"reason": sentence, "hostname": node name} as
+ * its result, as Task.update_state would store it. */
+void result_document_append_waiting(struct buffer *buffer, const struct request *request,
+                                    const char *sentence,
                                     const struct result_document_options *options);
 
 #endif

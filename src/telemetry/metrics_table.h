@@ -21,6 +21,7 @@ METRICS_FAMILY(BUILD_INFO, "petiole_build_info", GAUGE, TENANT, "version", "1, f
 METRICS_FAMILY(JOBS_CREATED, "petiole_jobs_created_total", COUNTER, TENANT, "queue_name", "Jobs that were created or found to exist already.")
 METRICS_FAMILY(JOBS_RUNNING, "petiole_jobs_running", GAUGE, TENANT, "", "Unfinished Jobs whose pod runs.")
 METRICS_FAMILY(JOBS_PENDING, "petiole_jobs_pending", GAUGE, TENANT, "", "Unfinished Jobs whose pod does not run yet.")
+METRICS_FAMILY(JOBS_WAITING_QUOTA, "petiole_jobs_waiting_quota", GAUGE, TENANT, "", "Tasks that were taken and for which the quota has no room.")
 METRICS_FAMILY(JOB_FAILURES, "petiole_job_failures_total", COUNTER, TENANT, "category", "Failures that a task's own code did not raise, by category.")
 METRICS_FAMILY(JOB_CREATE_SECONDS, "petiole_job_create_seconds", HISTOGRAM, TENANT, "", "Seconds from received to the Job's existence.")
 METRICS_FAMILY(TENANT_MISMATCHES, "petiole_tenant_mismatches_total", COUNTER, TENANT, "", "Messages refused because they name another tenant.")

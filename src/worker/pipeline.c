@@ -212,6 +212,58 @@ static void start_durable(struct pipeline *pipeline, struct request *request)
     }
 }
 
+void pipeline_take(struct pipeline *pipeline, struct request *request)
+{
+    list_remove(&request->node);
+    lane_of(pipeline, request)->ready_count--;
+    pipeline_stop_waiting(pipeline, request);
+}
+
+/* Whether what `request` needs is free, as its executor says; a request that it refuses is ended,
+ * and counts as not admitted. */
+static enum executor_admission admit(struct pipeline *pipeline, struct executor *executor,
+                                     struct request *request)
+{
+    enum executor_admission admission =
+        executor->ops->admit ? executor->ops->admit(executor, request) : EXECUTOR_ADMITS;
+    if (admission == EXECUTOR_REFUSES) {
+        pipeline_take(pipeline, request);
+        if (!pipeline_end_if_over(pipeline, request)) {
+            pipeline_end_refused(pipeline, executor, request);
+        }
+        return EXECUTOR_LATER;
+    }
+    if (admission != EXECUTOR_ADMITS) {
+        pipeline_begin_waiting(pipeline, executor, request);
+    }
+    return admission;
+}
+
+/* Notes that `request` is begun before those that stand ahead of it. */
+static void pass(struct pipeline_lane *lane, const struct request *request)
+{
+    list_for_each(node, following, &lane->ready) {
+        if (node == &request->node) {
+            return;
+        }
+        list_entry(node, struct request, node)->passes++;
+    }
+}
+
+static void start(struct pipeline *pipeline, struct pipeline_lane *lane, struct request *request)
+{
+    pass(lane, request);
+    pipeline_take(pipeline, request);
+    if (pipeline_end_if_over(pipeline, request)) {
+        return; /* while it waited for its place */
+    }
+    if (lane->executor->ops->is_durable) {
+        start_durable(pipeline, request);
+    } else {
+        submit(pipeline, request);
+    }
+}
+
 /* Starts ready requests of a lane as long as there are places. */
 static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
 {
@@ -219,18 +271,19 @@ static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
     if (!executor || lane->ready_count == 0) {
         return;
     }
-    size_t free_slots = executor->ops->free_slots(executor);
-    while (lane->ready_count > 0 && free_slots > lane->starting_count) {
-        struct request *request = list_entry(list_pop(&lane->ready), struct request, node);
-        lane->ready_count--;
-        if (pipeline_end_if_over(pipeline, request)) {
-            continue; /* while it waited for its place */
+    bool may_differ = executor->ops->admit != NULL;
+    list_for_each(node, following, &lane->ready) {
+        struct request *request = list_entry(node, struct request, node);
+        bool has_place = executor->ops->free_slots(executor) > lane->starting_count;
+        if (!has_place && !may_differ) {
+            break;
         }
-        if (executor->ops->is_durable) {
-            start_durable(pipeline, request);
-        } else {
-            submit(pipeline, request);
-            free_slots--;
+        enum executor_admission admission = admit(pipeline, executor, request);
+        if (admission == EXECUTOR_NEXT || (admission == EXECUTOR_ADMITS && !has_place)) {
+            break;
+        }
+        if (admission == EXECUTOR_ADMITS) {
+            start(pipeline, lane, request);
         }
     }
 }
@@ -299,9 +352,10 @@ void pipeline_stop(struct pipeline *pipeline, bool is_cold)
     }
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
         struct pipeline_lane *lane = &pipeline->lanes[index];
-        while ((node = list_pop(&lane->ready)) != NULL) {
-            lane->ready_count--;
-            pipeline_give_back(pipeline, list_entry(node, struct request, node));
+        while ((node = list_first(&lane->ready)) != NULL) {
+            struct request *request = list_entry(node, struct request, node);
+            pipeline_take(pipeline, request);
+            pipeline_give_back(pipeline, request);
         }
     }
     pipeline_touch(pipeline);

@@ -45,9 +45,10 @@ struct pipeline_options {
         *revoked; /* becomes that of the rules; pipeline_revoke adds to it; NULL: none is */
     struct message_rules message_rules;
     struct result_document_options document;
-    int64_t result_expires_s; /* 0: for ever */
-    size_t lookahead;         /* worker_lookahead */
-    size_t max_scheduled;     /* worker_eta_task_limit: with so many waiting for their ETA, nothing
+    int64_t result_expires_s;   /* 0: for ever */
+    size_t lookahead;           /* worker_lookahead */
+    int64_t waiting_timeout_ms; /* kubernetes_quota_timeout; 0: no limit */
+    size_t max_scheduled; /* worker_eta_task_limit: with so many waiting for their ETA, nothing
                                * more is taken; 0: no limit */
     /* With so many results waiting for their backend, nothing more is taken or begun: a broker that
      * is there would fill the memory while the backend is away. */
@@ -101,5 +102,8 @@ bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, bool termi
 
 /* For metrics: how many requests are in this state (SCHEDULED, READY, RUNNING, REPORTING). */
 size_t pipeline_count(const struct pipeline *pipeline, enum request_state state);
+
+/* For metrics: how many of those that are READY wait for more than a place, such as a quota. */
+size_t pipeline_waiting_count(const struct pipeline *pipeline);
 
 #endif

@@ -98,12 +98,25 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request)
     }
 }
 
+/* Whether it is over before it has begun; `ret_verdict` says how. */
+static bool is_over(const struct pipeline *pipeline, const struct request *request,
+                    struct verdict *ret_verdict)
+{
+    strategy_decide(&pipeline->options.rules, request, loop_wall_s(pipeline->options.loop),
+                    ret_verdict);
+    return ret_verdict->kind == VERDICT_EXPIRED || ret_verdict->kind == VERDICT_REVOKED;
+}
+
+bool pipeline_is_over(const struct pipeline *pipeline, const struct request *request)
+{
+    struct verdict verdict;
+    return is_over(pipeline, request, &verdict);
+}
+
 bool pipeline_end_if_over(struct pipeline *pipeline, struct request *request)
 {
     struct verdict verdict;
-    strategy_decide(&pipeline->options.rules, request, loop_wall_s(pipeline->options.loop),
-                    &verdict);
-    if (verdict.kind != VERDICT_EXPIRED && verdict.kind != VERDICT_REVOKED) {
+    if (!is_over(pipeline, request, &verdict)) {
         return false;
     }
     pipeline_end_revoked(pipeline, request,

@@ -34,6 +34,12 @@ void pipeline_log_received(struct pipeline *pipeline, const struct request *requ
     log_event(request, "received");
 }
 
+void pipeline_log_waiting(const struct request *request, const char *sentence)
+{
+    log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "waits: %s",
+             TASK_ARGUMENTS(request), sentence);
+}
+
 void pipeline_log_started(struct pipeline *pipeline, const struct request *request)
 {
     count(pipeline, METRICS_TASK_STARTED, request);

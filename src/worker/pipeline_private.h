@@ -1,7 +1,8 @@
 /*
  * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
- * delivery to verdict), pipeline_report.c (from outcome to settled), pipeline_revoke.c (what clients
- * revoke), pipeline_log.c (what Celery's log says of it).
+ * delivery to verdict), pipeline_wait.c (what waits for more than a place), pipeline_report.c (from
+ * outcome to settled), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
+ * says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
 #define PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -25,7 +26,8 @@ struct pipeline {
     struct pipeline_lane lanes[TASK_EXECUTOR_COUNT];
     struct list scheduled; /* of struct request, waiting for their ETA */
     size_t scheduled_count;
-    struct list running; /* of struct request, submitted and not yet started (durable) or finished
+    size_t waiting_count; /* of those in lanes, for more than a place */
+    struct list running;  /* of struct request, submitted and not yet started (durable) or finished
                           * (direct) */
     size_t running_count;
     size_t reporting_count;
@@ -53,6 +55,20 @@ void pipeline_give_back(struct pipeline *pipeline, struct request *request);
 /* Frees a request and its arena; leaves NULL. Its delivery must be settled. */
 void pipeline_drop(struct request **request);
 
+/* Takes a request out of its lane. */
+void pipeline_take(struct pipeline *pipeline, struct request *request);
+
+/* pipeline_wait.c */
+
+/* What `request`, in its lane, needs is not free: tells so the first time, and arms its end. */
+void pipeline_begin_waiting(struct pipeline *pipeline, struct executor *executor,
+                            struct request *request);
+void pipeline_stop_waiting(struct pipeline *pipeline, struct request *request);
+
+/* Ends a request, out of its lane, that its executor never admits. */
+void pipeline_end_refused(struct pipeline *pipeline, struct executor *executor,
+                          struct request *request);
+
 /* pipeline_intake.c */
 
 /* Carries out the verdict on a request in RECEIVED. */
@@ -64,6 +80,7 @@ void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, co
 /* Ends a request in READY or RECEIVED whose time has run out, or that was revoked meanwhile, as
  * Celery does just before it hands a task to its pool; else false. */
 bool pipeline_end_if_over(struct pipeline *pipeline, struct request *request);
+bool pipeline_is_over(const struct pipeline *pipeline, const struct request *request);
 
 /* pipeline_report.c */
 
@@ -75,9 +92,14 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
 /* Stores STARTED, when the task tracks it. */
 void pipeline_store_started(struct pipeline *pipeline, const struct request *request);
 
+/* Stores that it waits, and why, likewise. */
+void pipeline_store_waiting(struct pipeline *pipeline, const struct request *request,
+                            const char *sentence);
+
 /* pipeline_log.c: one line (or block) each, and the metrics that go with it */
 
 void pipeline_log_received(struct pipeline *pipeline, const struct request *request);
+void pipeline_log_waiting(const struct request *request, const char *sentence);
 void pipeline_log_started(struct pipeline *pipeline, const struct request *request);
 void pipeline_log_outcome(struct pipeline *pipeline, const struct request *request,
                           const struct outcome *outcome);

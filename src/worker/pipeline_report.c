@@ -453,18 +453,40 @@ static void on_started_stored(void *context, bool ok, const struct error *error)
     (void)error;
 }
 
-void pipeline_store_started(struct pipeline *pipeline, const struct request *request)
+/* Whether states before the end of `request` are stored. */
+static bool tracks(const struct pipeline *pipeline, const struct request *request)
 {
-    if (!pipeline->backend || !request->type || !request->type->track_started
-        || !request_stores_result(request)) {
-        return;
-    }
-    buffer_clear(&pipeline->scratch);
-    result_document_append_started(&pipeline->scratch, request, (int)getpid(),
-                                   &pipeline->options.document);
+    return pipeline->backend && request->type && request->type->track_started
+           && request_stores_result(request);
+}
+
+/* Stores the document in `scratch`; the end of the task is what counts. */
+static void store_state(struct pipeline *pipeline, const struct request *request)
+{
     pipeline->backend->ops->store(pipeline->backend, request->message.id,
                                   buffer_view(&pipeline->scratch),
                                   pipeline->options.result_expires_s, on_started_stored, NULL);
+}
+
+void pipeline_store_started(struct pipeline *pipeline, const struct request *request)
+{
+    if (tracks(pipeline, request)) {
+        buffer_clear(&pipeline->scratch);
+        result_document_append_started(&pipeline->scratch, request, (int)getpid(),
+                                       &pipeline->options.document);
+        store_state(pipeline, request);
+    }
+}
+
+void pipeline_store_waiting(struct pipeline *pipeline, const struct request *request,
+                            const char *sentence)
+{
+    if (tracks(pipeline, request)) {
+        buffer_clear(&pipeline->scratch);
+        result_document_append_waiting(&pipeline->scratch, request, sentence,
+                                       &pipeline->options.document);
+        store_state(pipeline, request);
+    }
 }
 
 /* A Job that is gone */

@@ -32,8 +32,7 @@ static bool end_ready(struct pipeline *pipeline, struct pipeline_lane *lane, str
     list_for_each(node, following, &lane->ready) {
         struct request *request = list_entry(node, struct request, node);
         if (is_task(request, task_id)) {
-            list_remove(node);
-            lane->ready_count--;
+            pipeline_take(pipeline, request);
             pipeline_end_revoked(pipeline, request, "revoked");
             is_found = true;
         }

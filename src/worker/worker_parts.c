@@ -133,6 +133,7 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .document = {settings->result_extended, worker->node_name, &worker->timezone},
         .result_expires_s = (int64_t)settings->result_expires,
         .lookahead = (size_t)settings->worker_lookahead,
+        .waiting_timeout_ms = (int64_t)(settings->kubernetes_quota_timeout * 1000),
         .max_scheduled = (size_t)settings->worker_eta_task_limit,
         .max_reports = MAX_REPORTS,
         .namespace_name = settings->tenant,

@@ -88,6 +88,8 @@ static void set_job_gauges(struct worker *worker)
         executor_kubernetes_count(executor, &running, &pending);
         set_gauge(worker, METRICS_JOBS_RUNNING, bytes_of(NULL, 0), (double)running);
         set_gauge(worker, METRICS_JOBS_PENDING, bytes_of(NULL, 0), (double)pending);
+        set_gauge(worker, METRICS_JOBS_WAITING_QUOTA, bytes_of(NULL, 0),
+                  (double)pipeline_waiting_count(worker->pipeline));
     }
 }
 

@@ -46,7 +46,7 @@ def wait_full(job_watch: JobWatch, count: int) -> None:
 
 
 @pytest.mark.parametrize("lookahead", [0, 16])
-def test_twenty_tasks_at_once_all_succeed_and_only_what_fits_plus_one_exists(
+def test_twenty_tasks_at_once_all_succeed_and_only_what_fits_exists(
     *,
     start_worker: StartWorker,
     client: Celery,
@@ -61,15 +61,14 @@ def test_twenty_tasks_at_once_all_succeed_and_only_what_fits_plus_one_exists(
     worker = start_worker({"pods.train": template}, tenant=TENANT, settings=settings)
     job_watch.begin_peak(TENANT)
     results = [client.send_task("pods.train", queue=TENANT) for _ in range(TASKS)]
-    wait_full(job_watch, FITS + 1)
-    # One is the spare Job, which the quota gives no pod yet; the rest is held back or in the queue.
-    rest = TASKS - (FITS + 1) - lookahead
+    wait_full(job_watch, FITS)
+    rest = TASKS - FITS - lookahead  # what is not held back is in the queue
     job_watch.wait(lambda: broker.llen(TENANT) == max(0, rest), 15, f"{rest} in the queue")
-    assert broker.hlen("unacked") == min(lookahead, TASKS - (FITS + 1))
+    assert broker.hlen("unacked") == min(lookahead, TASKS - FITS)
     gate.open()
     assert [result.get(timeout=120) for result in results] == ["done"] * TASKS
     job_watch.sync()
-    assert job_watch.peak(TENANT) == FITS + 1
+    assert job_watch.peak(TENANT) == FITS
     assert [len(job_watch.of_task(result.id)) for result in results] == [1] * TASKS
     assert worker.log_count("raised unexpected") == 0
 
@@ -82,11 +81,11 @@ def test_the_scarcest_resource_decides(
     start_worker({"pods.train": template}, tenant=TENANT)
     job_watch.begin_peak(TENANT)
     results = [client.send_task("pods.train", queue=TENANT) for _ in range(5)]
-    wait_full(job_watch, 2)
+    wait_full(job_watch, 1)
     gate.open()
     assert [result.get(timeout=60) for result in results] == ["done"] * 5
     job_watch.sync()
-    assert job_watch.peak(TENANT) == 2
+    assert job_watch.peak(TENANT) == 1
 
 
 def test_what_others_use_is_left_to_them(
@@ -112,11 +111,11 @@ def test_what_others_use_is_left_to_them(
         start_worker({"pods.train": template}, tenant=TENANT, settings=settings)
         job_watch.begin_peak(TENANT)
         results = [client.send_task("pods.train", queue=TENANT) for _ in range(6)]
-        wait_full(job_watch, FITS + 1)
+        wait_full(job_watch, FITS)
         gate.open()
         assert [result.get(timeout=60) for result in results] == ["done"] * 6
         job_watch.sync()
-        assert job_watch.peak(TENANT) == FITS + 1
+        assert job_watch.peak(TENANT) == FITS
     finally:
         cluster.client.request("DELETE", f"{PODS}/notebook?gracePeriodSeconds=0")
 

@@ -76,6 +76,11 @@ static void play_eta_limit(struct world *world, char *const *words)
     world->options.max_scheduled = strtoul(words[1], NULL, 10);
 }
 
+static void play_waiting_timeout(struct world *world, char *const *words)
+{
+    world->options.waiting_timeout_ms = world_duration_ms(world, words[1]);
+}
+
 static void play_reports(struct world *world, char *const *words)
 {
     world->options.max_reports = strtoul(words[1], NULL, 10);
@@ -188,6 +193,7 @@ static void play_words(struct world *world, char *const *words)
         {"TYPE", play_type},
         {"LOOKAHEAD", play_lookahead},
         {"ETA-LIMIT", play_eta_limit},
+        {"WAITING-TIMEOUT", play_waiting_timeout},
         {"REPORTS", play_reports},
         {"RESULTS", play_results},
         {"READY", play_ready},

@@ -55,6 +55,13 @@ struct player_job {
     bool is_completed;
 };
 
+/* What the durable executor says of a task until it is told otherwise. */
+struct player_admission {
+    struct list_node node;
+    struct bytes id;
+    enum executor_admission admission;
+};
+
 struct player_executor {
     struct executor base;
     struct executor_ops ops;
@@ -62,6 +69,7 @@ struct player_executor {
     size_t places;
     struct list submitted; /* of struct player_submission */
     struct list jobs;
+    struct list admissions;
 };
 
 struct player_submission {

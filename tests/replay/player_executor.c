@@ -33,6 +33,32 @@ static size_t free_slots(const struct executor *executor)
     return taken < player->places ? player->places - taken : 0;
 }
 
+static struct player_admission *find_admission(struct player_executor *player, struct bytes id)
+{
+    list_for_each(node, following, &player->admissions) {
+        struct player_admission *found = list_entry(node, struct player_admission, node);
+        if (bytes_equal(found->id, id)) {
+            return found;
+        }
+    }
+    return NULL;
+}
+
+static enum executor_admission admit(struct executor *executor, struct request *request)
+{
+    const struct player_admission *found = find_admission(player_of(executor), request->message.id);
+    return found ? found->admission : EXECUTOR_ADMITS;
+}
+
+static void explain(struct executor *executor, struct request *request, const char **ret_category,
+                    const char **ret_sentence)
+{
+    (void)executor;
+    (void)request;
+    *ret_category = "QuotaExceeded";
+    *ret_sentence = "the quota has no room";
+}
+
 static void submit(struct executor *executor, struct request *request)
 {
     struct player_executor *player = player_of(executor);
@@ -97,6 +123,8 @@ void player_executor_init(struct world *world, char *const *words)
         .name = which == TASK_NATIVE ? "native" : "kubernetes",
         .is_durable = which == TASK_KUBERNETES,
         .free_slots = free_slots,
+        .admit = which == TASK_KUBERNETES ? admit : NULL,
+        .explain = which == TASK_KUBERNETES ? explain : NULL,
         .submit = submit,
         .cancel = cancel,
         .terminate = terminate,
@@ -108,6 +136,7 @@ void player_executor_init(struct world *world, char *const *words)
         player->base.ops = &player->ops;
         list_init(&player->submitted);
         list_init(&player->jobs);
+        list_init(&player->admissions);
     }
     player->places = places ? strtoul(places, NULL, 10) : 4;
     if (world->pipeline) {
@@ -278,6 +307,32 @@ static void play_executor_gone(struct world *world, char *const *words)
     memset(&world->executors[which], 0, sizeof(world->executors[which]));
 }
 
+/* ADMIT ID now|later|next|never */
+static void play_admit(struct world *world, char *const *words)
+{
+    static const char *const names[] = {[EXECUTOR_ADMITS] = "now",
+                                        [EXECUTOR_LATER] = "later",
+                                        [EXECUTOR_NEXT] = "next",
+                                        [EXECUTOR_REFUSES] = "never"};
+    struct player_executor *player = &world->executors[TASK_KUBERNETES];
+    struct bytes id = arena_copy(world->arena, bytes_from_text(words[1]));
+    struct player_admission *admission = find_admission(player, id);
+    if (!admission) {
+        admission = arena_alloc(world->arena, sizeof(*admission));
+        admission->id = id;
+        list_append(&player->admissions, &admission->node);
+    }
+    size_t index = 0;
+    while (index < ARRAY_LENGTH(names) && (!words[2] || strcmp(names[index], words[2]) != 0)) {
+        index++;
+    }
+    if (index == ARRAY_LENGTH(names)) {
+        world_fail(world, "ADMIT when? now, later, next or never");
+    }
+    admission->admission = (enum executor_admission)index;
+    pipeline_executor_events.on_free_slots(world->pipeline, &player->base);
+}
+
 bool player_executor_command(struct world *world, char *const *words)
 {
     static const struct {
@@ -291,6 +346,7 @@ bool player_executor_command(struct world *world, char *const *words)
         {"RUNNING", play_running},
         {"COMPLETE", play_complete},
         {"EXECUTOR-GONE", play_executor_gone},
+        {"ADMIT", play_admit},
     };
 
     for (size_t index = 0; index < ARRAY_LENGTH(commands); index++) {

@@ -85,6 +85,38 @@ static void counts_a_pod_as_kubernetes_does(void **state)
     json_decref(job);
 }
 
+static void assert_written(const char *expected, const char *resource, int64_t milli)
+{
+    char text[JOB_QUANTITY_TEXT_SIZE];
+    job_quantity_format(resource, milli, text);
+    assert_string_equal(expected, text);
+}
+
+static void writes_as_manifests_do(void **state)
+{
+    (void)state;
+    assert_written("0", "pods", 0);
+    assert_written("1024", "pods", 1024000);
+    assert_written("500m", "requests.cpu", 500);
+    assert_written("2", "requests.cpu", 2000);
+    assert_written("64Mi", "requests.memory", INT64_C(67108864000));
+    assert_written("2Gi", "limits.memory", INT64_C(2147483648000));
+    assert_written("1000", "memory", 1000000);
+    assert_written("0", "memory", 0);
+}
+
+static void a_pod_may_say_it_as_a_whole(void **state)
+{
+    (void)state;
+    json_t *job = json_loads("{\"spec\":{\"template\":{\"spec\":{\"resources\":{\"requests\":"
+                             "{\"cpu\":\"2\"}},\"containers\":[{\"resources\":{\"requests\":"
+                             "{\"cpu\":\"1\",\"memory\":\"1Mi\"}}}]}}}}",
+                             0, NULL);
+    assert_int_equal(2000, job_quantity_of_job(job, "requests.cpu"));
+    assert_int_equal(INT64_C(1048576000), job_quantity_of_job(job, "requests.memory"));
+    json_decref(job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -92,6 +124,8 @@ int main(void)
         cmocka_unit_test(rounds_up_and_stays_in_range),
         cmocka_unit_test(refuses_everything_else),
         cmocka_unit_test(counts_a_pod_as_kubernetes_does),
+        cmocka_unit_test(writes_as_manifests_do),
+        cmocka_unit_test(a_pod_may_say_it_as_a_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

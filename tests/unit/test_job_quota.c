@@ -1,135 +1,244 @@
+#include "executor/job_quota.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
 #include <cmocka.h>
 
-#include "executor/job_quota.h"
+#define QUOTA(pods, cpu)                                                                              \
+    "{\"metadata\":{\"name\":\"user-quota\"},\"spec\":{\"hard\":{\"pods\":\"3\",\"requests.cpu\":"    \
+    "\"1\"}},\"status\":{\"hard\":{\"pods\":\"3\",\"requests.cpu\":\"1\"},\"used\":{\"pods\":\"" pods \
+    "\",\"requests.cpu\":\"" cpu "\"}}}"
 
-#define MEBIBYTE_MILLI ((int64_t)1048576 * 1000)
+static const char small_pod[] = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":"
+                                "\"main\",\"resources\":{\"requests\":{\"cpu\":\"200m\"}}}]}}}}";
 
-/* A pod of 200m CPU and 256Mi. */
-static int64_t small_pod(const void *context, const char *resource)
+#define MAX_OBJECTS 16
+
+struct fixture {
+    json_t *objects[MAX_OBJECTS]; /* which the quota borrows */
+    size_t object_count;
+    struct job_quota quota;
+    int64_t asked[JOB_QUOTA_MAX_LIMITS]; /* by the small pod */
+};
+
+static int set_up(void **state)
 {
-    (void)context;
-    if (strcmp(resource, "requests.cpu") == 0) {
-        return 200;
+    struct fixture *f = memory_new(sizeof(*f));
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    for (size_t index = 0; index < f->object_count; index++) {
+        json_decref(f->objects[index]);
     }
-    return strcmp(resource, "requests.memory") == 0 ? 256 * MEBIBYTE_MILLI : 0;
+    memory_free(&f);
+    return 0;
 }
 
-static struct job_quota quota_of(const char *text)
+static json_t *load(struct fixture *f, const char *text)
 {
-    struct job_quota quota = {.count = 0};
-    struct json object;
-    assert_true(json_parse(bytes_from_text(text), &object, NULL));
-    job_quota_add(&quota, object);
-    return quota;
+    json_t *object = json_loads(text, 0, NULL);
+    assert_non_null(object);
+    assert_in_range(f->object_count, 0, MAX_OBJECTS - 1);
+    f->objects[f->object_count++] = object;
+    return object;
 }
 
-/* How many Jobs fit in all, with `unfinished` of ours of which `counted` have a pod. */
-static size_t capacity(const char *text, size_t unfinished, size_t counted, int64_t reserved)
+/* Reads a newer status of the quota. */
+static void read_quota(struct fixture *f, const char *text)
 {
-    struct job_quota quota = quota_of(text);
-    const struct job_quota_jobs jobs = {.unfinished = unfinished, .counted = counted};
-    return job_quota_capacity(&quota, small_pod, NULL, &jobs, reserved);
+    struct job_quota old = f->quota;
+    f->quota = (struct job_quota){.reserved_pods = old.reserved_pods};
+    job_quota_add(&f->quota, load(f, text));
+    assert_true(job_quota_carry(&f->quota, &old) || old.count == 0);
+    job_quota_ask(&f->quota, load(f, small_pod), f->asked);
 }
 
-#define USER_QUOTA(pods, cpu, memory)                                                              \
-    "{\"status\": {\"hard\": {\"pods\": \"3\", \"requests.cpu\": \"1\", \"requests.memory\": "     \
-    "\"2Gi\"}, \"used\": {\"pods\": \"" pods "\", \"requests.cpu\": \"" cpu                        \
-    "\", \"requests.memory\": \"" memory "\"}}}"
-
-static void test_the_scarcest_resource_decides(void **state)
+static void move(struct fixture *f, enum job_quota_stage from, enum job_quota_stage to)
 {
-    (void)state;
-    assert_int_equal(capacity(USER_QUOTA("0", "0", "0"), 0, 0, 0), 3);
-    assert_int_equal(capacity(USER_QUOTA("1", "10m", "16Mi"), 0, 0, 0), 2);
-    assert_int_equal(capacity(USER_QUOTA("0", "900m", "0"), 0, 0, 0), 0);
-    assert_int_equal(capacity(USER_QUOTA("0", "500m", "0"), 0, 0, 0), 2);
-    assert_int_equal(capacity(USER_QUOTA("0", "0", "1792Mi"), 0, 0, 0), 1);
-    assert_int_equal(capacity(USER_QUOTA("3", "600m", "768Mi"), 0, 0, 0), 0);
+    job_quota_move(&f->quota, f->asked, from, to);
 }
 
-static void test_our_own_pods_are_not_others(void **state)
+static size_t fits(struct fixture *f)
 {
-    (void)state;
-    assert_int_equal(capacity(USER_QUOTA("3", "600m", "768Mi"), 3, 3, 0), 3);
-    assert_int_equal(capacity(USER_QUOTA("3", "410m", "528Mi"), 2, 2, 0), 2);
-    assert_int_equal(capacity(USER_QUOTA("0", "0", "0"), 4, 0, 1), 2);
+    return job_quota_fits(&f->quota, f->asked);
 }
 
-static void test_a_late_status_makes_no_room(void **state)
+static void the_scarcest_resource_decides(void **state)
 {
-    (void)state;
+    struct fixture *f = *state;
+    read_quota(f, QUOTA("0", "0"));
+    assert_int_equal(1000, f->asked[0]);
+    assert_int_equal(200, f->asked[1]);
+    assert_int_equal(3, fits(f));
+    assert_null(job_quota_find_short(&f->quota, f->asked));
+    job_quota_reset(&f->quota);
+    read_quota(f, QUOTA("0", "700m"));
+    assert_int_equal(1, fits(f));
+    job_quota_reset(&f->quota);
+    read_quota(f, QUOTA("0", "900m"));
+    assert_int_equal(0, fits(f));
+    assert_string_equal("requests.cpu", job_quota_find_short(&f->quota, f->asked)->resource);
+}
+
+static void what_is_kept_free_is_of_pods_alone(void **state)
+{
+    struct fixture *f = *state;
+    f->quota.reserved_pods = 1;
+    read_quota(f, QUOTA("0", "0"));
+    assert_int_equal(2, fits(f));
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_STARTING);
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_STARTING);
+    assert_int_equal(0, fits(f));
+}
+
+static void a_late_status_makes_no_room(void **state)
+{
+    struct fixture *f = *state;
     /* Another's pod and two of ours, which the status tells of one after the other. */
-    static const char *const statuses[] = {USER_QUOTA("1", "0", "0"), USER_QUOTA("2", "0", "0"),
-                                           USER_QUOTA("3", "0", "0"), USER_QUOTA("3", "0", "0")};
-    static const struct job_quota_jobs jobs[] = {
-        {.unfinished = 0}, {.unfinished = 2}, {.unfinished = 2}, {.unfinished = 2, .counted = 2}};
-    struct job_quota quota = {.count = 0};
-    for (size_t step = 0; step < ARRAY_LENGTH(statuses); step++) {
-        struct job_quota old = quota;
-        quota = quota_of(statuses[step]);
-        job_quota_carry(&quota, &old);
-        assert_int_equal(job_quota_capacity(&quota, small_pod, NULL, &jobs[step], 0), 2);
-    }
+    read_quota(f, QUOTA("1", "0"));
+    assert_int_equal(2, fits(f));
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_STARTING);
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_STARTING);
+    assert_int_equal(0, fits(f));
+    read_quota(f, QUOTA("2", "200m"));
+    assert_int_equal(0, fits(f));
+    read_quota(f, QUOTA("3", "400m"));
+    move(f, JOB_QUOTA_STARTING, JOB_QUOTA_COUNTED);
+    move(f, JOB_QUOTA_STARTING, JOB_QUOTA_COUNTED);
+    assert_int_equal(0, fits(f));
     /* One of ours ends; the status follows a moment later: the place is free at once. */
-    const struct job_quota_jobs ending = {.unfinished = 1, .counted = 1, .leaving = 1};
-    assert_int_equal(job_quota_capacity(&quota, small_pod, NULL, &ending, 0), 2);
+    move(f, JOB_QUOTA_COUNTED, JOB_QUOTA_LEAVING);
+    assert_int_equal(1, fits(f));
+    read_quota(f, QUOTA("2", "200m"));
+    move(f, JOB_QUOTA_LEAVING, JOB_QUOTA_ABSENT);
+    assert_int_equal(1, fits(f));
 }
 
-static void test_others_that_come_take_places(void **state)
+static void others_that_come_take_places(void **state)
 {
-    (void)state;
-    struct job_quota quota = quota_of(USER_QUOTA("1", "0", "0"));
-    const struct job_quota_jobs jobs = {.unfinished = 1, .counted = 1};
-    assert_int_equal(job_quota_capacity(&quota, small_pod, NULL, &jobs, 0), 3);
-    struct job_quota old = quota;
-    quota = quota_of(USER_QUOTA("3", "0", "0"));
-    job_quota_carry(&quota, &old);
-    assert_int_equal(job_quota_capacity(&quota, small_pod, NULL, &jobs, 0), 1);
+    struct fixture *f = *state;
+    read_quota(f, QUOTA("1", "200m"));
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_COUNTED);
+    assert_int_equal(2, fits(f));
+    read_quota(f, QUOTA("3", "200m"));
+    assert_int_equal(0, fits(f));
+    read_quota(f, QUOTA("1", "200m"));
+    assert_int_equal(2, fits(f));
 }
 
-static void test_without_a_quota_there_is_no_limit(void **state)
+static void what_never_fits_is_told_from_what_waits(void **state)
 {
-    (void)state;
-    struct job_quota none = {.count = 0};
-    const struct job_quota_jobs jobs = {.unfinished = 5};
-    assert_true(job_quota_capacity(&none, small_pod, NULL, &jobs, 1) == JOB_QUOTA_UNLIMITED);
-    assert_true(capacity("{\"status\": {\"hard\": {\"services\": \"0\"}}}", 0, 0, 0)
-                == JOB_QUOTA_UNLIMITED);
+    struct fixture *f = *state;
+    int64_t large[] = {1000, 1001};
+    read_quota(f, QUOTA("3", "1"));
+    assert_non_null(job_quota_find_short(&f->quota, f->asked));
+    assert_null(job_quota_find_never(&f->quota, f->asked));
+    const struct job_quota_limit *limit = job_quota_find_never(&f->quota, large);
+    assert_non_null(limit);
+    struct arena *arena = arena_new(256);
+    assert_string_equal(
+        "needs 1001m of requests.cpu; quota user-quota allows 1, of which 1 is in use",
+        job_quota_describe(&f->quota, limit, large, arena));
+    arena_free(&arena);
+    f->quota.reserved_pods = 3;
+    assert_string_equal("pods", job_quota_find_never(&f->quota, f->asked)->resource);
 }
 
-static void test_a_quota_without_status_counts_from_its_spec(void **state)
+static void a_quota_that_grows_is_no_reason_to_fail(void **state)
 {
-    (void)state;
-    assert_int_equal(capacity("{\"spec\": {\"hard\": {\"pods\": \"3\"}}}", 0, 0, 0), 3);
+    struct fixture *f = *state;
+    read_quota(f, "{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"pods\":\"2\"}},"
+                  "\"status\":{\"hard\":{\"pods\":\"0\"},\"used\":{\"pods\":\"0\"}}}");
+    assert_int_equal(0, fits(f));
+    assert_null(job_quota_find_never(&f->quota, f->asked));
 }
 
-static void test_the_narrowest_of_several_quotas_decides(void **state)
+static void a_large_one_may_fit_when_ours_are_gone(void **state)
 {
-    (void)state;
-    struct job_quota quota = quota_of(USER_QUOTA("0", "0", "0"));
-    const struct job_quota_jobs jobs = {.unfinished = 0};
-    struct json second;
-    assert_true(
-        json_parse(BYTES("{\"status\": {\"hard\": {\"pods\": 1}, \"used\": {}}}"), &second, NULL));
-    job_quota_add(&quota, second);
-    assert_int_equal(job_quota_capacity(&quota, small_pod, NULL, &jobs, 0), 1);
+    struct fixture *f = *state;
+    int64_t large[] = {1000, 900};
+    read_quota(f, QUOTA("1", "200m"));
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_COUNTED);
+    assert_non_null(job_quota_find_short(&f->quota, large));
+    assert_true(job_quota_fits_alone(&f->quota, large));
+    read_quota(f, QUOTA("2", "400m"));
+    assert_false(job_quota_fits_alone(&f->quota, large));
 }
+
+static void places_are_given_by_what_is_used(void **state)
+{
+    struct fixture *f = *state;
+    int64_t given[JOB_QUOTA_MAX_LIMITS] = {0};
+    read_quota(f, QUOTA("1", "200m"));
+    assert_true(job_quota_give(&f->quota, f->asked, given));
+    assert_true(job_quota_give(&f->quota, f->asked, given));
+    assert_false(job_quota_give(&f->quota, f->asked, given));
+}
+
+static void finished_jobs_count_as_jobs(void **state)
+{
+    struct fixture *f = *state;
+    int64_t given[JOB_QUOTA_MAX_LIMITS] = {0};
+    read_quota(f, "{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"count/jobs.batch\":\"4\"}},"
+                  "\"status\":{\"hard\":{\"count/jobs.batch\":\"4\"},"
+                  "\"used\":{\"count/jobs.batch\":\"3\"}}}");
+    assert_true(f->quota.limits[0].is_jobs);
+    move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_COUNTED);
+    assert_int_equal(1, fits(f));
+    assert_true(job_quota_give(&f->quota, f->asked, given)); /* a pod takes none of it */
+}
+
+static void without_what_limits_it_there_is_no_limit(void **state)
+{
+    struct fixture *f = *state;
+    assert_true(fits(f) == JOB_QUOTA_UNLIMITED);
+    read_quota(f, "{\"spec\":{\"hard\":{\"services\":\"0\"}}}");
+    assert_true(fits(f) == JOB_QUOTA_UNLIMITED);
+    read_quota(f, "{\"spec\":{\"hard\":{\"services\":\"0\"}}}");
+    struct job_quota scoped = {.count = 0};
+    job_quota_add(&scoped,
+                  load(f, "{\"spec\":{\"hard\":{\"pods\":0},\"scopes\":[\"Terminating\"]}}"));
+    job_quota_ask(&scoped, f->objects[1], f->asked);
+    assert_true(job_quota_fits(&scoped, f->asked) == JOB_QUOTA_UNLIMITED);
+}
+
+static void other_limits_are_told(void **state)
+{
+    struct fixture *f = *state;
+    struct job_quota first = {.count = 0};
+    struct job_quota second = {.count = 0};
+    struct job_quota scoped = {.count = 0};
+    job_quota_add(&first, load(f, "{\"spec\":{\"hard\":{\"pods\":\"3\"}}}"));
+    job_quota_add(&second, load(f, "{\"spec\":{\"hard\":{\"pods\":\"5\"}}}"));
+    job_quota_add(&scoped,
+                  load(f, "{\"spec\":{\"hard\":{\"pods\":\"3\"},\"scopes\":[\"BestEffort\"]}}"));
+    assert_true(job_quota_carry(&second, &first));
+    assert_false(job_quota_carry(&scoped, &first));
+    job_quota_add(&second, f->objects[0]);
+    assert_false(job_quota_carry(&second, &first));
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_scarcest_resource_decides),
-        cmocka_unit_test(test_our_own_pods_are_not_others),
-        cmocka_unit_test(test_a_late_status_makes_no_room),
-        cmocka_unit_test(test_others_that_come_take_places),
-        cmocka_unit_test(test_without_a_quota_there_is_no_limit),
-        cmocka_unit_test(test_a_quota_without_status_counts_from_its_spec),
-        cmocka_unit_test(test_the_narrowest_of_several_quotas_decides),
+        TEST(the_scarcest_resource_decides),
+        TEST(what_is_kept_free_is_of_pods_alone),
+        TEST(a_late_status_makes_no_room),
+        TEST(others_that_come_take_places),
+        TEST(what_never_fits_is_told_from_what_waits),
+        TEST(a_quota_that_grows_is_no_reason_to_fail),
+        TEST(a_large_one_may_fit_when_ours_are_gone),
+        TEST(places_are_given_by_what_is_used),
+        TEST(finished_jobs_count_as_jobs),
+        TEST(without_what_limits_it_there_is_no_limit),
+        TEST(other_limits_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

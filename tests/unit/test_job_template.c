@@ -111,9 +111,11 @@ static void puts_typed_values_into_the_tree(void **state)
     assert_string_equal("6f1a", text_at(f, MAIN "/volumeMounts/0/subPath"));
     assert_int_equal(
         7, json_integer_value(job_tree_get(f->job, "/spec/template/spec/activeDeadlineSeconds")));
-    assert_int_equal(INT64_C(67108864000),
-                     job_template_request_milli(f->template, "requests.memory"));
-    assert_int_equal(1000, job_template_request_milli(f->template, "pods"));
+    json_t *typical = job_template_typical(f->template);
+    const char *memory =
+        json_string_value(job_tree_get(typical, MAIN "/resources/requests/memory"));
+    assert_string_equal("64Mi", memory);
+    json_decref(typical);
 }
 
 static void renders_each_task_afresh(void **state)

@@ -104,6 +104,20 @@ static void test_a_completed_job_says_what_it_is(void **state)
     assert_int_equal(json_count(again.args), 2);
 }
 
+static void test_each_change_makes_another_generation(void **state)
+{
+    (void)state;
+    static const char *const expected[] = {"{\"spec\":{\"ttlSecondsAfterFinished\":86401}}",
+                                           "{\"spec\":{\"ttlSecondsAfterFinished\":86402}}"};
+    for (unsigned number = 1; number <= ARRAY_LENGTH(expected); number++) {
+        struct buffer patch;
+        buffer_init(&patch, 128);
+        kubernetes_job_append_changed(&patch, number);
+        assert_true(bytes_equal_text(buffer_view(&patch), expected[number - 1]));
+        buffer_fini(&patch);
+    }
+}
+
 static void test_labels_are_valid_whatever_the_names(void **state)
 {
     struct fixture *fixture = *state;
@@ -210,6 +224,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_completed_job_says_what_it_is, set_up, tear_down),
+        cmocka_unit_test(test_each_change_makes_another_generation),
         cmocka_unit_test_setup_teardown(test_labels_are_valid_whatever_the_names, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_template_keeps_its_own_values, set_up, tear_down),

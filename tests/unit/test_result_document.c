@@ -236,11 +236,30 @@ static void test_a_retry_that_nobody_published_has_no_child(void **state)
                               "\"children\": [], \"date_done\": null, \"task_id\": \"i\"}");
 }
 
+static void test_a_task_that_waits_says_why(void **state)
+{
+    (void)state;
+    struct task_type type = registry_defaults;
+    struct request request = {.message.id = BYTES("an-id"), .type = &type};
+    struct result_document_options options = {.node_name = "celery@host"};
+    struct buffer written;
+    buffer_init(&written, 1024);
+    result_document_append_waiting(&written, &request, "no \"room\"", &options);
+    golden_assert(buffer_view(&written),
+                  BYTES("{\"status\": \"WAITING_QUOTA\", \"result\": {\"reason\": "
+                        "\"no \\\"room\\\"\", \"hostname\": \"celery@host\"}, "
+                        "\"traceback\": null, \"children\": [], \"date_done\": null, "
+                        "\"task_id\": \"an-id\"}"),
+                  "waiting");
+    buffer_fini(&written);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_documents_are_byte_for_byte_celerys),
         cmocka_unit_test(test_what_celery_did_not_store_is_not_stored),
+        cmocka_unit_test(test_a_task_that_waits_says_why),
         cmocka_unit_test(test_states_that_are_never_stored_have_no_name),
         cmocka_unit_test(test_a_result_that_is_no_json_is_null),
         cmocka_unit_test(test_arguments_of_an_exception_that_are_no_json_are_none),
