@@ -6,6 +6,10 @@
 #include "base/log.h"
 #include "executor/executor_kubernetes_private.h"
 
+/* Enough to keep the API server busy; more would only fill memory with bodies that wait, and the
+ * server's queues (429). What is not taken stays with the broker. */
+#define MAX_SUBMISSIONS ((size_t)64)
+
 #define CLOSE_MS 900 /* contracts: the worker is gone within 2 s of the signal */
 
 struct executor_kubernetes *executor_kubernetes_of(const struct executor *base)
@@ -53,6 +57,10 @@ static size_t free_slots(const struct executor *base)
         return 0;
     }
     size_t free_count = most > taken ? most - taken : 0;
+    size_t free_posts = MAX_SUBMISSIONS > executor->submission_count
+                            ? MAX_SUBMISSIONS - executor->submission_count
+                            : 0;
+    free_count = free_count < free_posts ? free_count : free_posts;
     return executor_kubernetes_slots(executor, free_count);
 }
 

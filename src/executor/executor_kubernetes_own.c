@@ -86,14 +86,28 @@ void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_n
 
 /* Take-over */
 
+static void take_over(struct executor_kubernetes *executor);
+
+/* The next round follows at once when this one won any Job, else with the next tick. */
+static void end_take_over(struct check *check)
+{
+    struct executor_kubernetes *executor = check->executor;
+    end_check(check);
+    if (list_is_empty(&executor->checks) && executor->has_taken_over && !executor->is_closing
+        && executor_kubernetes_is_owner(executor)) {
+        take_over(executor);
+    }
+}
+
 static void on_taken(void *context, const struct kubernetes_answer *answer)
 {
     struct check *check = context;
     check->call = NULL;
     if (answer->verdict == KUBERNETES_DONE) {
+        check->executor->has_taken_over = true;
         executor_kubernetes_see_job(check->executor, answer->body);
     }
-    end_check(check); /* a conflict: somebody else was first, and the watch will say so */
+    end_take_over(check); /* a conflict: somebody else was first, and the watch will say so */
 }
 
 static void on_orphan(void *context, const struct kubernetes_answer *answer)
@@ -120,7 +134,7 @@ static void on_orphan(void *context, const struct kubernetes_answer *answer)
                                 on_taken, check);
         buffer_fini(&patch);
     } else {
-        end_check(check);
+        end_take_over(check);
     }
     arena_free(&arena);
 }
@@ -140,6 +154,7 @@ static void take_over(struct executor_kubernetes *executor)
     if (!list_is_empty(&executor->checks)) {
         return; /* the last round is not over */
     }
+    executor->has_taken_over = false;
     while (begun < MAX_TAKE_OVERS
            && (entry = executor_kubernetes_next(executor, &position)) != NULL) {
         if (!entry->exists || entry->is_mine || entry->is_reported

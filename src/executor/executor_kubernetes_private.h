@@ -116,6 +116,7 @@ struct executor_kubernetes {
     int64_t lease_sent_ms;    /* the same of the one under way */
     char lease_version[64];   /* its resourceVersion; empty: unknown */
     bool leases_known;
+    bool has_taken_over; /* a Job, in this round */
     struct kubernetes_call *lease_call;
     struct kubernetes_call *list_call;
     struct timer tick;
