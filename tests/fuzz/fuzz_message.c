@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char *const accept_json[] = {"json", NULL};
 static const struct message_rules rules = {accept_json, MAX_BODY_BYTES};
 static const struct strategy_rules strategy_rules = {
-    "tenant-user", "kwargs.config.metadata.namespace", "petiole_tenant"};
+    "tenant-user", "kwargs.config.metadata.namespace", "petiole_tenant", NULL};
 
 static void require(bool holds)
 {
@@ -77,7 +77,8 @@ static void retry(const struct message *message, struct arena *arena)
     struct message next = {.protocol = 2};
     struct buffer buffer;
     buffer_init(&buffer, (size_t)1 << 22);
-    message_retry_append_headers(&buffer, message, 1893553445.5);
+    message_retry_append_headers(&buffer, message, 1893553445.5, strategy_rules.tenant_header,
+                                 strategy_rules.tenant);
     require_json(&buffer);
     next.headers = object_of(arena_copy(arena, buffer_view(&buffer)));
     if (message->retries == MAX_RETRIES) {
@@ -87,6 +88,9 @@ static void retry(const struct message *message, struct arena *arena)
     require(message_read_headers(arena, &next, NULL) == MESSAGE_FINE);
     require(next.retries == message->retries + 1);
     require(bytes_equal(next.id, message->id));
+    struct bytes tenant = {0};
+    require(json_text(json_get(next.headers, strategy_rules.tenant_header), arena, &tenant));
+    require(bytes_equal_text(tenant, strategy_rules.tenant));
     buffer_fini(&buffer);
 }
 
