@@ -177,6 +177,7 @@ static void refuses_placeholders_where_no_message_may_reach(void **state)
         "      nodeName: \"${kwargs.x}\"\n",
         "      volumes: [{name: v, hostPath: {path: \"${kwargs.x}\"}}]\n",
         "      volumes: [{name: v, secret: {secretName: \"${kwargs.x}\"}}]\n",
+        "      volumes: [{name: v, persistentVolumeClaim: {claimName: \"${kwargs.x}\"}}]\n",
         "        envFrom: [{secretRef: {name: \"${kwargs.x}\"}}]\n",
         "        securityContext: {privileged: \"${kwargs.x:bool}\"}\n",
         "        env: [{name: \"${kwargs.x}\", value: y}]\n",
