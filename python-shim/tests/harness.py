@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ class Interpreter:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_interrupts,
         )
 
     @contextmanager
@@ -65,6 +67,11 @@ class Interpreter:
         finally:
             worker.terminate()
             worker.communicate(timeout=TIMEOUT_S)
+
+
+def heed_interrupts() -> None:
+    """Undo the shell's ignoring of SIGINT, which it does for every job in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
