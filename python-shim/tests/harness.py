@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -45,14 +44,16 @@ class Interpreter:
         )
 
     def start(self, *arguments: str, **extra: str) -> subprocess.Popen[str]:
-        """Start a program; the caller ends it."""
+        """Start a program; the caller ends it.
+
+        A shell starts its background jobs with SIGINT ignored: the program does not inherit that.
+        """
         return subprocess.Popen(
-            [self.executable, *arguments],
+            ["env", "--default-signal=INT", self.executable, *arguments],
             env=self.environment(extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=heed_interrupts,
         )
 
     @contextmanager
@@ -67,11 +68,6 @@ class Interpreter:
         finally:
             worker.terminate()
             worker.communicate(timeout=TIMEOUT_S)
-
-
-def heed_interrupts() -> None:
-    """Undo the shell's ignoring of SIGINT, which it does for every job in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
