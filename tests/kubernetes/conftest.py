@@ -25,10 +25,10 @@ from kubernetes_worker import KubernetesWorker
 from program import Program
 from publication_watch import PublicationWatch
 from redis_server import RedisServer
+from tenants import TENANTS, apply_tenants
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_TAIL = 6000
-TENANTS = ("tenant-admin", "tenant-user")
 PROGRAMS = pytest.StashKey[list[Program]]()
 
 
@@ -47,12 +47,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane with the tenants' namespaces, quota and worker ServiceAccounts (petiole)."""
     folder = tmp_path_factory.mktemp("cluster")
     if found := _given_cluster(folder):
-        _apply_tenants(found)
+        apply_tenants(found)
         yield found
         found.stop()
         return
     with Cluster(folder) as own:
-        _apply_tenants(own)
+        apply_tenants(own)
         yield own
 
 
@@ -63,7 +63,7 @@ def own_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> I
         yield cluster
         return
     with Cluster(tmp_path_factory.mktemp("own-cluster")) as own:
-        _apply_tenants(own)
+        apply_tenants(own)
         yield own
 
 
@@ -207,12 +207,3 @@ def _given_cluster(folder: Path) -> Cluster | None:
         print("KUBECONFIG is not used: the cluster has nodes of its own", file=sys.stderr)
         return None
     return found
-
-
-def _apply_tenants(cluster: Cluster) -> None:
-    cluster.apply(ROOT / "k8s/tenants/namespaces.yaml")
-    cluster.apply(ROOT / "k8s/tenants/ns-user-quota.yaml")
-    for tenant in TENANTS:
-        overlay = ROOT / "k8s/overlays" / tenant
-        cluster.apply(overlay, ("ServiceAccount", "Role", "RoleBinding"))
-        cluster.wait(f"/api/v1/namespaces/{tenant}/serviceaccounts/default", bool)

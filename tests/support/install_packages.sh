@@ -6,17 +6,15 @@ set -eu
 build="gcc libc6-dev make pkg-config libhiredis-dev libjansson-dev libcurl4-openssl-dev uuid-dev libuv1-dev
     libyaml-dev libssl-dev zlib1g-dev"
 run="redis-server python3 python3-venv openssl ca-certificates"
-verify="git libcmocka-dev clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck"
+verify="git libcmocka-dev clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev shellcheck
+    containerd containernetworking-plugins"
 
 case "${1:-}" in
 demo) wanted="$build $run" ;;
 test) wanted="$build $run $verify" ;;
 *) echo "usage: install_packages.sh demo|test" >&2 && exit 2 ;;
 esac
-if ! command -v dpkg-query >/dev/null; then
-    echo "This is not Debian: nothing is installed. Expected are: $wanted"
-    exit 0
-fi
+command -v dpkg-query >/dev/null || { echo "This is not Debian; expected are: $wanted"; exit 0; }
 
 installed=" $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p' | tr '\n' ' ')"
 missing=

