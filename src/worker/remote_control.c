@@ -160,22 +160,28 @@ static void revoke_all(struct revoking *revoking, struct json ids, struct arena 
     }
 }
 
+static const char *tell_flagged(const struct revoking *revoking, struct arena *arena)
+{
+    struct bytes set = buffer_view(&revoking->set);
+    log_write(LOG_INFO, "Tasks flagged as revoked: %.*s",
+              BYTES_FORMAT(buffer_view(&revoking->ids)));
+    return set.length > 0
+               ? arena_format(arena, "tasks {%.*s} flagged as revoked", BYTES_FORMAT(set))
+               : "tasks set() flagged as revoked";
+}
+
+static const char *tell_terminated(const struct revoking *revoking, struct arena *arena)
+{
+    struct bytes found = buffer_view(&revoking->found);
+    return found.length > 0 ? arena_format(arena, "terminate: %.*s", BYTES_FORMAT(found))
+                            : "terminate: tasks unknown";
+}
+
 static void answer_revoke(const struct revoking *revoking, struct arena *arena,
                           struct buffer *value)
 {
-    const char *text = NULL;
-    if (!revoking->terminate) {
-        struct bytes set = buffer_view(&revoking->set);
-        text = set.length > 0
-                   ? arena_format(arena, "tasks {%.*s} flagged as revoked", BYTES_FORMAT(set))
-                   : "tasks set() flagged as revoked";
-        log_write(LOG_INFO, "Tasks flagged as revoked: %.*s",
-                  BYTES_FORMAT(buffer_view(&revoking->ids)));
-    } else {
-        struct bytes found = buffer_view(&revoking->found);
-        text = found.length > 0 ? arena_format(arena, "terminate: %.*s", BYTES_FORMAT(found))
-                                : "terminate: tasks unknown";
-    }
+    const char *text =
+        revoking->terminate ? tell_terminated(revoking, arena) : tell_flagged(revoking, arena);
     append_answer(value, "ok", bytes_from_text(text));
 }
 
