@@ -134,7 +134,8 @@ def test_jobs_that_are_pending_and_tasks_that_wait_for_quota_are_terminated(
     broker: redis.Redis,
     tmp_path: Path,
 ) -> None:
-    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "1"}}}
+    # One pod is there, and for another one room is kept.
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "2"}}}
     unschedulable = {"nodeSelector": {"no": "such-node"}}
     template = write_template(tmp_path, "stuck", script="sleep 600", pod=unschedulable)
     worker = start_worker({"pods.stuck": template})
