@@ -95,9 +95,9 @@ class Kubernetes:
 
         The settings and the template are those of the tenant's ConfigMap, as in its Deployment.
         """
-        text = self._kubectl("get", "configmap", CONFIG_MAP, "-n", tenant, "--output", "json")
+        text = self.kubectl("get", "configmap", CONFIG_MAP, "-n", tenant, "--output", "json")
         folder = self._folder / f"config-{tenant}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for name, content in json.loads(text)["data"].items():
             (folder / name).write_text(content)
         return {
@@ -108,39 +108,45 @@ class Kubernetes:
     def find_job(self, tenant: str, task_id: str) -> Job:
         """Return the Job with the task's label, wherever in the cluster it is."""
         selector = f"{TASK_LABEL}={task_id}"
-        text = self._kubectl("get", "jobs", "-A", "--selector", selector, "--output", "json")
+        text = self.kubectl("get", "jobs", "-A", "--selector", selector, "--output", "json")
         found = [each["metadata"] for each in json.loads(text)["items"]]
         name = _only([each["name"] for each in found], task_id)
         return Job(found[0]["namespace"], name)
 
     def show(self) -> str:
         """Return what kubectl shows of Jobs and pods."""
-        return "$ kubectl get jobs,pods -A\n" + self._kubectl("get", "jobs,pods", "-A").rstrip()
+        return "$ kubectl get jobs,pods -A\n" + self.kubectl("get", "jobs,pods", "-A").rstrip()
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
+        """Return what kubectl prints; raise DemoError when it fails."""
+        try:
+            return self._cluster.kubectl(*arguments, stdin=stdin)
+        except ClusterError as error:
+            raise DemoError(str(error)) from error
+
+    def is_running(self, tenant: str, task_id: str) -> bool:
+        """Return whether the task has a pod that runs."""
+        chosen = (f"--selector={TASK_LABEL}={task_id}", "--field-selector=status.phase=Running")
+        return bool(self.kubectl("get", "pods", "-n", tenant, *chosen, "--output", "name"))
 
     def check_is_free(self, tenant: str) -> None:
         """Raise DemoError when the tenant has a worker: its settings would be overwritten."""
-        text = self._kubectl("get", "deployments", "-n", tenant, "--output", "name")
+        text = self.kubectl("get", "deployments", "-n", tenant, "--output", "name")
         if f"/{WORKER}\n" in text:
             raise DemoError(f"{tenant} has a worker in this cluster: the demo needs another one")
 
     def prepare(self, tenants: tuple[str, ...]) -> None:
         """Apply the project's own files: namespaces, quota, rights, settings, volume claim."""
         for path in sorted((KUBERNETES / "tenants").glob("*.yaml")):
-            self._kubectl("apply", "-f", path)
+            self.kubectl("apply", "-f", path)
         for tenant in tenants:
-            overlay = self._kubectl("kustomize", KUBERNETES / "overlays" / tenant)
+            overlay = self.kubectl("kustomize", KUBERNETES / "overlays" / tenant)
             # The worker itself runs on this machine, beside the queue.
             objects = overlay.split("\n---\n")
             objects = [each for each in objects if "\nkind: Deployment\n" not in each]
-            self._kubectl("apply", "-f", "-", stdin="\n---\n".join(objects))
+            self.kubectl("apply", "-f", "-", stdin="\n---\n".join(objects))
             claim = KUBERNETES / "samples" / "results-pvc.yaml"
-            self._kubectl("apply", "-n", tenant, "-f", claim)
-
-    def _kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
-        try:
-            return self._cluster.kubectl(*arguments, stdin=stdin)
-        except ClusterError as error:
-            raise DemoError(str(error)) from error
+            self.kubectl("apply", "-n", tenant, "-f", claim)
 
 
 @contextmanager

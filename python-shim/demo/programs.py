@@ -41,11 +41,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Program:
-    """A program that was started, with its output in the file `log`."""
+    """A program that was started, with its output in the file `log` from `begin` on."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    begin: int
 
     def check(self) -> None:
         """Raise DemoError, with the end of the log in it, when the program has ended."""
@@ -53,9 +54,13 @@ class Program:
         if code is not None:
             raise DemoError(f"{self.name} ended with {code}:\n{self.log_tail()}")
 
+    def text(self) -> str:
+        """Return what it has printed."""
+        return self.log.read_bytes()[self.begin :].decode(errors="replace")
+
     def log_tail(self) -> str:
         """Return the last lines that it printed."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return "\n".join(self.text().splitlines()[-LOG_TAIL_LINES:])
 
     def memory(self) -> Memory:
         """Return what it and its children hold now."""
@@ -84,8 +89,9 @@ class Programs:
         """Start `command` with exactly the environment `env`; `name` is for people."""
         path = self._logs / f"{name.replace(' ', '-')}.log"
         with path.open("ab") as log:
+            begin = log.tell()
             process = self._spawner.start(command, log, env, cwd)
-        program = Program(name, process, path)
+        program = Program(name, process, path, begin)
         self._running.append(program)
         return program
 
@@ -97,7 +103,7 @@ class Programs:
         """
 
         def is_printed() -> bool:
-            if text in program.log.read_text(errors="replace"):
+            if text in program.text():
                 return True
             program.check()
             return False
@@ -124,6 +130,12 @@ class Programs:
         kill_session(program.process)
         program.process.wait()
 
+    def kill(self, program: Program) -> None:
+        """Kill `program` with SIGKILL, so that it can tidy nothing up."""
+        self._running.remove(program)
+        program.process.kill()
+        program.process.wait()
+
     def close(self) -> None:
         """End everything, the last one first, and whatever any of them has left behind."""
         while self._running:
@@ -135,6 +147,11 @@ class Programs:
                     os.kill(pid, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(-1, 0)
+
+
+def say(text: str) -> None:
+    """Tell what happens next."""
+    print(f"demo: {text}", flush=True)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -82,6 +82,17 @@ def test_held_out_images_are_not_trained_on(data: Data) -> None:
     assert len(data.train_x) + len(data.test_x) == 1797
 
 
+def test_copies_add_noisy_images(data: Data) -> None:
+    assert experiment.augmented(data, Hyperparameters()) is data
+    more = experiment.augmented(data, Hyperparameters(copies=3))
+    rows = len(data.train_x)
+    assert len(more.train_x) == len(more.train_y) == 3 * rows
+    assert np.array_equal(more.train_x[:rows], data.train_x)
+    assert 0.04 < (more.train_x[rows::2] - data.train_x).std() < 0.06
+    assert np.array_equal(more.train_y[rows::2], data.train_y)
+    assert np.array_equal(more.test_x, data.test_x)
+
+
 def test_gradients_are_those_of_the_loss() -> None:
     rng = np.random.default_rng(3)
     x = rng.random((6, 5))
@@ -179,6 +190,8 @@ def test_weights_that_are_not_finite_are_an_error(base: Base, data: Data) -> Non
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
+        ("data", "copies", 0),
+        ("data", "copies", 100_001),
         ("training", "epochs", 0),
         ("training", "epochs", 1001),
         ("training", "epochs", "3"),
@@ -202,7 +215,7 @@ def test_bad_values_are_named(section: str, key: str, value: object) -> None:
         train_lora({**CONFIG, section: {key: value}})
 
 
-@pytest.mark.parametrize("section", ["training", "lora", "system", "metadata"])
+@pytest.mark.parametrize("section", ["data", "training", "lora", "system", "metadata"])
 def test_sections_are_objects(section: str) -> None:
     with pytest.raises(ValueError, match=rf"config\.{section} must be an object"):
         train_lora({**CONFIG, section: [1]})

@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ HIDDEN = 512
 PIXEL_MAX = 16.0
 HELD_OUT = 0.25
 DATA_SEED = 0
+NOISE = 0.05  # of a copy's pixels, its standard deviation
 MLFLOW_TIMEOUT_S = 5
 
 
@@ -70,7 +71,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     parameters = hyperparameters.parse(config)
     metadata = hyperparameters.section(config, "metadata")
     data = load_data()
-    training = train(pretrained(data), data, parameters)
+    training = train(pretrained(data), augmented(data, parameters), parameters)
     _save(training.adapters)
     experiment_name = config.get("experiment_name")
     return {
@@ -96,6 +97,21 @@ def load_data() -> Data:
         random_state=DATA_SEED,
     )
     return Data(train_x, train_y, test_x, test_y)
+
+
+def augmented(data: Data, parameters: Hyperparameters) -> Data:
+    """Return the data with each training image `parameters.copies` times, the first as it is."""
+    copies = parameters.copies - 1
+    if copies == 0:
+        return data
+    rng = np.random.default_rng(parameters.seed)
+    repeated = np.repeat(data.train_x, copies, axis=0)
+    repeated += rng.normal(0, NOISE, repeated.shape).astype(np.float32)
+    return replace(
+        data,
+        train_x=np.concatenate((data.train_x, repeated)),
+        train_y=np.concatenate((data.train_y, np.repeat(data.train_y, copies))),
+    )
 
 
 def pretrained(data: Data) -> Base:

@@ -11,6 +11,7 @@ from typing import Any
 class Hyperparameters:
     """The settings that the training reads; the names are those of the config."""
 
+    copies: int = 1
     epochs: int = 3
     learning_rate: float = 0.1
     batch_size: int = 8
@@ -26,10 +27,12 @@ def parse(config: Mapping[str, Any]) -> Hyperparameters:
         ValueError: One is of the wrong type or out of range; the text names it and the range.
     """
     default = Hyperparameters()
+    data = section(config, "data")
     training = section(config, "training")
     lora = section(config, "lora")
     system = section(config, "system")
     return Hyperparameters(
+        copies=_whole(data, "data.copies", default.copies, 1, 100_000),
         epochs=_whole(training, "training.epochs", default.epochs, 1, 1000),
         learning_rate=_positive(training, "training.learning_rate", default.learning_rate, 10),
         batch_size=_whole(training, "training.batch_size", default.batch_size, 1, 4096),
