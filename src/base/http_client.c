@@ -26,7 +26,9 @@ struct http_client {
     char *user_agent;
     bool is_insecure;
     int connect_timeout_ms;
+    int64_t silence_ms;
     struct timer timer;   /* libcurl's own */
+    struct timer listen;  /* armed while there are sockets and a limit to their silence */
     struct list starting; /* not yet given to libcurl */
     struct list active;   /* libcurl's */
     struct list finished; /* their answer is due */
@@ -38,11 +40,13 @@ struct http_client {
     size_t idle_count;
 };
 
+/* One that somebody waits on; idle connections have none. */
 struct http_socket {
     struct list_node node;
     uv_poll_t poll;
     struct http_client *client;
     curl_socket_t descriptor;
+    int64_t heard_ms; /* when something came last, or the waiting began */
 };
 
 struct http_request {
@@ -256,6 +260,9 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 {
     struct http_socket *sock = poll->data;
     struct http_client *client = sock->client;
+    if (events & UV_READABLE) {
+        sock->heard_ms = loop_now_ms(client->loop);
+    }
     int what = status < 0 ? CURL_CSELECT_ERR : 0;
     what |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
     what |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
@@ -277,6 +284,39 @@ static void forget_socket(struct http_socket *sock)
     uv_close((uv_handle_t *)&sock->poll, on_poll_closed);
 }
 
+/* Silence: HTTP/2 puts new requests on a connection whose old ones were not answered, and libcurl
+ * would do so for ever. The end of the connection ends whatever waits on it. */
+
+static bool is_unheard(const struct http_socket *sock)
+{
+    const struct http_client *client = sock->client;
+    return client->silence_ms > 0
+           && loop_now_ms(client->loop) - sock->heard_ms >= client->silence_ms;
+}
+
+static void give_up(struct http_socket *sock)
+{
+    sock->heard_ms = loop_now_ms(sock->client->loop);
+    (void)shutdown(sock->descriptor, SHUT_RDWR);
+}
+
+static void on_listen(void *context)
+{
+    struct http_client *client = context;
+    int64_t oldest_ms = INT64_MAX;
+    list_for_each(node, following, &client->sockets) {
+        struct http_socket *sock = list_entry(node, struct http_socket, node);
+        if (is_unheard(sock)) {
+            give_up(sock);
+        }
+        oldest_ms = sock->heard_ms < oldest_ms ? sock->heard_ms : oldest_ms;
+    }
+    if (oldest_ms != INT64_MAX) {
+        loop_start_timer(client->loop, &client->listen,
+                         oldest_ms + client->silence_ms - loop_now_ms(client->loop));
+    }
+}
+
 static struct http_socket *watch_socket(struct http_client *client, curl_socket_t descriptor)
 {
     struct http_socket *sock = memory_new(sizeof(*sock));
@@ -287,7 +327,11 @@ static struct http_socket *watch_socket(struct http_client *client, curl_socket_
     sock->poll.data = sock;
     sock->client = client;
     sock->descriptor = descriptor;
+    sock->heard_ms = loop_now_ms(client->loop);
     list_append(&client->sockets, &sock->node);
+    if (client->silence_ms > 0 && !timer_is_armed(&client->listen)) {
+        loop_start_timer(client->loop, &client->listen, client->silence_ms);
+    }
     (void)curl_multi_assign(client->multi, descriptor, sock);
     return sock;
 }
@@ -301,6 +345,9 @@ static int set_socket(CURL *easy, curl_socket_t descriptor, int what, void *cont
     if (what == CURL_POLL_REMOVE) {
         if (sock) {
             (void)curl_multi_assign(client->multi, descriptor, NULL);
+            if (is_unheard(sock)) {
+                give_up(sock); /* else the next request would be put on it */
+            }
             forget_socket(sock);
         }
         return 0;
@@ -365,7 +412,9 @@ struct http_client *http_client_new(struct loop *loop, const struct http_client_
     client->user_agent = copy_or_null(options->user_agent);
     client->is_insecure = options->insecure;
     client->connect_timeout_ms = options->connect_timeout_ms;
+    client->silence_ms = options->silence_ms;
     client->timer = (struct timer){.on_due = on_timer, .context = client};
+    client->listen = (struct timer){.on_due = on_listen, .context = client};
     client->start_call = (struct loop_call){.function = on_start, .context = client};
     list_init(&client->starting);
     list_init(&client->active);
@@ -407,6 +456,7 @@ void http_client_free(struct http_client **client_pointer)
     }
     (void)curl_multi_cleanup(client->multi);
     loop_stop_timer(client->loop, &client->timer);
+    loop_stop_timer(client->loop, &client->listen);
     struct list_node *node = NULL;
     while ((node = list_first(&client->sockets)) != NULL) {
         forget_socket(list_entry(node, struct http_socket, node));
@@ -417,12 +467,6 @@ void http_client_free(struct http_client **client_pointer)
     memory_free(&client->key_file);
     memory_free(&client->user_agent);
     memory_free(client_pointer);
-}
-
-void http_client_set_ca(struct http_client *client, const char *ca_file)
-{
-    memory_free(&client->ca_file);
-    client->ca_file = copy_or_null(ca_file);
 }
 
 /* Sending */

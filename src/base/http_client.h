@@ -17,13 +17,18 @@
 struct http_client;
 struct http_request;
 
-/* Copied by http_client_new. */
+/* Copied by http_client_new. Files are read again for each new connection, so that one that was
+ * replaced counts from then on. */
 struct http_client_options {
     const char *ca_file;          /* NULL with http:// or insecure */
     const char *certificate_file; /* client certificate, NULL: none */
     const char *key_file;
     bool insecure; /* insecure-skip-tls-verify of a kubeconfig */
     int connect_timeout_ms;
+    /* A connection on which somebody waits and nothing comes for so long is closed, and with it end
+     * the requests and streams that it carries: their peer may still acknowledge what it gets and
+     * never answer. 0: no limit. (k8s.io/apimachinery/pkg/util/net: ReadIdleTimeout) */
+    int64_t silence_ms;
     const char *user_agent; /* "petiole/0.1.0" */
 };
 
@@ -58,9 +63,6 @@ struct http_client *http_client_new(struct loop *loop, const struct http_client_
 
 /* Cancels what is under way without callbacks; leaves NULL. Accepts NULL. */
 void http_client_free(struct http_client **client);
-
-/* Uses another CA file from the next connection on (rotation). */
-void http_client_set_ca(struct http_client *client, const char *ca_file);
 
 /* Sends `call`. Returns a handle that is valid until `on_answer` has been called or it is
  * cancelled. `on_piece` makes it a stream; NULL: a short request. */

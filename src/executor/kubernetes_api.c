@@ -8,6 +8,7 @@
 
 #define CONNECT_TIMEOUT_MS   10000
 #define CALL_TIMEOUT_MS      30000
+#define SILENCE_MS           30000  /* of a connection; our Lease alone is answered every 5 s */
 #define STREAM_SILENCE_MS    150000 /* a watch gets a bookmark about every minute */
 #define MAX_ANSWER_BYTES     ((size_t)8 * 1024 * 1024)
 #define MAX_URL_BYTES        ((size_t)16 * 1024)
@@ -241,11 +242,11 @@ static void on_http_answer(void *context, const struct http_answer *http)
 
 /* Lines */
 
-/* A line that is longer than we take ends the stream. */
+/* A line that is longer than we take ends the stream. It would come again: REFUSED. */
 static void refuse_line(struct kubernetes_call *call)
 {
     struct error error;
-    (void)error_set(&error, ERROR_TEMPORARY, "a line is longer than %zu bytes",
+    (void)error_set(&error, ERROR_TOO_LARGE, "a line is longer than %zu bytes",
                     call->line.max_bytes);
     struct http_answer answer = {.retry_after_ms = -1, .error = &error};
     http_client_cancel(&call->request);
@@ -455,6 +456,7 @@ struct kubernetes_api *kubernetes_api_new(struct loop *loop, const struct kubeco
         .key_file = api->config->key_file,
         .insecure = api->config->is_insecure,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .silence_ms = SILENCE_MS,
         .user_agent = "petiole/" PETIOLE_VERSION,
     };
     api->http = http_client_new(loop, &options, reterr);

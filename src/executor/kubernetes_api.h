@@ -28,7 +28,8 @@ enum kubernetes_verdict {
     /* 403 "exceeded quota", 409 on a resourcequota, 500 "quota evaluation timed out" */
     KUBERNETES_QUOTA,
     KUBERNETES_BUSY, /* passes by itself: 429, 401, 408, 5xx, lost connections */
-    /* never passes: 400, 403, 404 of the namespace, 422, an answer of more than 8 MiB */
+    /* never passes: 400, 403, 404 of the namespace, 422, an answer of more than 8 MiB, too long a
+     * line */
     KUBERNETES_REFUSED,
 };
 
@@ -78,7 +79,7 @@ struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
 void kubernetes_api_cancel(struct kubernetes_call **call);
 
 /* As kubernetes_api_call for a stream: `on_line` gets each line (at most `max_line_bytes`; a longer
- * one ends the stream with BUSY), borrowed; then on_answer when it has ended. */
+ * one ends the stream with REFUSED), borrowed; then on_answer when it has ended. */
 struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api,
                                               const struct kubernetes_request *request,
                                               size_t max_line_bytes, kubernetes_line_fn *on_line,

@@ -61,6 +61,7 @@ class GateProxy:
         self.answers = Gate()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._muted: set[socket.socket] = set()
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -74,6 +75,14 @@ class GateProxy:
                 end.shutdown(socket.SHUT_RDWR)
         self.requests.open()
         self.answers.open()
+
+    def mute(self) -> None:
+        """Lose what comes from now on over the connections that exist, and close none of them.
+
+        Each end still acknowledges it, as a balancer does whose server has gone.
+        """
+        with self._lock:
+            self._muted |= self._sockets
 
     def close(self) -> None:
         """Close everything."""
@@ -109,9 +118,11 @@ class GateProxy:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 gate.pass_through()
-                target.sendall(data)
+                if source not in self._muted:
+                    target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)
         with self._lock:
             self._sockets.discard(target)
+            self._muted.discard(target)
         target.close()

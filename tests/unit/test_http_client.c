@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <time.h>
 
 #include "base/memory.h"
 #include "support/http_server.h"
@@ -11,6 +12,8 @@
 #define URL_BYTES     64
 #define REQUEST_BYTES 8192
 #define GUARD_MS      10000
+#define SLOW_PIECES   5
+#define SLOW_PAUSE_MS 100
 
 struct fixture {
     struct loop *loop;
@@ -30,6 +33,18 @@ struct fixture {
     bool frees_client;
 };
 
+/* Takes longer in all than the silence that the test allows, but never stops for so long. */
+static void speak_slowly(int descriptor)
+{
+    const struct timespec pause = {.tv_nsec = SLOW_PAUSE_MS * 1000000L};
+    http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (int count = 0; count < SLOW_PIECES; count++) {
+        http_server_write(descriptor, "4\r\none\n\r\n");
+        (void)nanosleep(&pause, NULL);
+    }
+    http_server_write(descriptor, "0\r\n\r\n");
+}
+
 static void answer(void *context, int descriptor, const char *request, int number)
 {
     (void)context;
@@ -48,6 +63,8 @@ static void answer(void *context, int descriptor, const char *request, int numbe
         http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
                                       "4\r\none\n\r\n");
         http_server_linger(descriptor);
+    } else if (strstr(request, " /slow ")) {
+        speak_slowly(descriptor);
     } else {
         http_server_linger(descriptor); /* /silent */
     }
@@ -254,6 +271,42 @@ static void ends_a_stream_that_falls_silent(void **state)
     assert_int_equal(4, f->piece_bytes);
 }
 
+/* Replaces the client by one that gives up connections which are silent for `silence_ms`. */
+static void limit_silence(struct fixture *f, int64_t silence_ms)
+{
+    struct http_client_options options = {.connect_timeout_ms = 2000, .silence_ms = silence_ms};
+    http_client_free(&f->client);
+    f->client = http_client_new(f->loop, &options, NULL);
+    assert_non_null(f->client);
+}
+
+static void closes_a_connection_that_falls_silent(void **state)
+{
+    struct fixture *f = *state;
+    limit_silence(f, 50);
+    (void)send_call(f, (struct http_call){0}, "/open", on_piece);
+    run_until_answers(f, 1);
+    assert_int_equal(0, f->status);
+    assert_int_equal(ERROR_TEMPORARY, f->error_kind);
+    assert_int_equal(4, f->piece_bytes);
+    (void)send_call(f, (struct http_call){0}, "/silent", NULL);
+    run_until_answers(f, 2);
+    assert_int_equal(ERROR_TEMPORARY, f->error_kind);
+    (void)send_call(f, (struct http_call){0}, "/ok", NULL);
+    run_until_answers(f, 3);
+    assert_int_equal(200, f->status);
+}
+
+static void leaves_a_connection_that_speaks(void **state)
+{
+    struct fixture *f = *state;
+    limit_silence(f, 300);
+    (void)send_call(f, (struct http_call){0}, "/slow", on_piece);
+    run_until_answers(f, 1);
+    assert_int_equal(200, f->status);
+    assert_int_equal(SLOW_PIECES * 4, f->piece_bytes);
+}
+
 static void cancels_from_a_piece_without_an_answer(void **state)
 {
     struct fixture *f = *state;
@@ -299,7 +352,8 @@ int main(void)
         TEST(refuses_a_longer_answer),          TEST(tells_a_cut_answer_from_a_whole_one),
         TEST(gives_up_on_a_silent_server),      TEST(says_when_nobody_listens),
         TEST(hands_up_pieces_before_the_end),   TEST(gives_a_refused_stream_as_an_answer),
-        TEST(ends_a_stream_that_falls_silent),  TEST(cancels_from_a_piece_without_an_answer),
+        TEST(ends_a_stream_that_falls_silent),  TEST(closes_a_connection_that_falls_silent),
+        TEST(leaves_a_connection_that_speaks),  TEST(cancels_from_a_piece_without_an_answer),
         TEST(cancels_before_it_was_sent),       TEST(may_be_freed_by_a_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

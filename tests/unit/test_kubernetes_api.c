@@ -299,7 +299,7 @@ static void ends_a_stream_at_too_long_a_line(void **state)
     (void)stream(f, "4\r\none\n\r\n8\r\ntoo long\r\n0\r\n\r\n", 5);
     run_until_answers(f, 1);
     assert_string_equal("[one]", f->lines);
-    assert_int_equal(KUBERNETES_BUSY, f->verdict);
+    assert_int_equal(KUBERNETES_REFUSED, f->verdict);
     assert_string_equal("a line is longer than 5 bytes", f->message);
 }
 

@@ -220,6 +220,24 @@ static void test_reads_conditions(void **state)
     assert_false(job.is_finished);
 }
 
+/* A later Kubernetes may say more; what it says of old things holds. */
+static void test_ignores_what_it_does_not_know(void **state)
+{
+    struct fixture *fixture = *state;
+    struct json object;
+    struct kubernetes_job job;
+    assert_true(json_parse(
+        BYTES("{\"metadata\": {\"name\": \"n\", \"shard\": {\"name\": \"other\"}}, \"status\": "
+              "{\"phase\": [1, null], \"active\": 1, \"conditions\": [{\"type\": \"Checkpointed\", "
+              "\"status\": \"True\", \"severity\": {\"level\": 3}}, {\"kind\": \"Complete\"}, "
+              "\"Failed\", {\"type\": \"Complete\", \"status\": \"Perhaps\"}]}, \"epilogue\": {}}"),
+        &object, NULL));
+    kubernetes_job_read(object, fixture->arena, &job);
+    assert_text(job.name, "n");
+    assert_true(job.is_active);
+    assert_false(job.is_finished || job.is_complete || job.is_managed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +254,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refuses_a_template_without_containers, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_reads_conditions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ignores_what_it_does_not_know, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

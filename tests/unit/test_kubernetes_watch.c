@@ -12,9 +12,13 @@
 #define TEXT_BYTES  8192
 #define MAX_ANSWERS 8
 
+#define STREAM      0
+#define LONG_STREAM (-1)
+#define LINE_BYTES  ((size_t)4 * 1024 * 1024) /* the longest that a watch takes */
+
 struct scripted {
     const char *path; /* words of the request's first line */
-    int status;       /* 0: a stream */
+    int status;       /* or STREAM, or LONG_STREAM: a line that does not end, after its lines */
     const char *body; /* of a stream: its lines; it stays open unless it ends with a dot */
 };
 
@@ -49,6 +53,21 @@ static void stream(int descriptor, const char *lines)
     }
 }
 
+static void stream_long_line(int descriptor, const char *lines)
+{
+    char *spaces = memory_new(LINE_BYTES + 1);
+    char size[32];
+    (void)snprintf(size, sizeof(size), "%zx\r\n", strlen(lines) + LINE_BYTES);
+    memset(spaces, ' ', LINE_BYTES);
+    http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    http_server_write(descriptor, size);
+    http_server_write(descriptor, lines);
+    http_server_write(descriptor, spaces);
+    http_server_write(descriptor, "\r\n2\r\n  \r\n");
+    http_server_linger(descriptor);
+    memory_free(&spaces);
+}
+
 static void serve(void *context, int descriptor, const char *request, int number)
 {
     struct fixture *f = context;
@@ -56,8 +75,10 @@ static void serve(void *context, int descriptor, const char *request, int number
     if (number > MAX_ANSWERS || !answer->path || !strstr(request, answer->path)) {
         (void)snprintf(f->unexpected, sizeof(f->unexpected), "%d %.200s", number, request);
         http_server_linger(descriptor);
-    } else if (answer->status == 0) {
+    } else if (answer->status == STREAM) {
         stream(descriptor, answer->body);
+    } else if (answer->status == LONG_STREAM) {
+        stream_long_line(descriptor, answer->body);
     } else {
         http_server_answer(descriptor, answer->status, answer->body);
     }
@@ -228,6 +249,36 @@ static void lists_again_after_a_line_that_is_no_event(void **state)
     watch_until(f, "listing listed listing listed ");
 }
 
+/* The same line would come again from the same version; a list gets past it. */
+static void lists_again_after_a_line_that_is_too_long(void **state)
+{
+    struct fixture *f = *state;
+    f->script[0] = (struct scripted){"limit=250", 200, LIST("7", "", "")};
+    f->script[1] =
+        (struct scripted){"resourceVersion=7 ", LONG_STREAM, EVENT("ADDED", OBJECT("a", "8"))};
+    f->script[2] = (struct scripted){"limit=250", 200, LIST("9", "", OBJECT("b", "9"))};
+    f->script[3] = (struct scripted){"resourceVersion=9 ", STREAM, ""};
+    watch_until(f, "listing listed +a trouble:a line is longer than 4194304 bytes listing +b "
+                   "listed ");
+}
+
+static void ignores_what_it_does_not_know(void **state)
+{
+    struct fixture *f = *state;
+    f->script[0] = (struct scripted){
+        "limit=250", 200, "{\"news\":[],\"metadata\":{\"resourceVersion\":\"7\",\"shards\":{}}}"};
+    f->script[1] = (struct scripted){
+        "resourceVersion=7 ", STREAM,
+        EVENT("RENAMED",
+              OBJECT("a",
+                     "8")) "{\"type\":7,\"object\":null}\n"
+                           "{\"cause\":{\"type\":\"ERROR\"},\"type\":\"ADDED\",\"object\":" OBJECT(
+                               "b", "9") "}\n."};
+    f->script[2] =
+        (struct scripted){"resourceVersion=9 ", STREAM, EVENT("ADDED", OBJECT("c", "10"))};
+    watch_until(f, "listing listed +b +c ");
+}
+
 static void tells_trouble_and_tries_again(void **state)
 {
     struct fixture *f = *state;
@@ -277,6 +328,8 @@ int main(void)
         TEST(lists_again_when_the_version_is_gone),
         TEST(lists_again_when_a_page_token_has_run_out),
         TEST(lists_again_after_a_line_that_is_no_event),
+        TEST(lists_again_after_a_line_that_is_too_long),
+        TEST(ignores_what_it_does_not_know),
         TEST(tells_trouble_and_tries_again),
         TEST(may_be_closed_by_each_callback),
         TEST(may_be_closed_by_a_change),
