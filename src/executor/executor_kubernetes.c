@@ -48,6 +48,13 @@ void executor_kubernetes_check_ready(struct executor_kubernetes *executor)
 
 /* Slots */
 
+/* No more than what the limit of requests lets out within a second. */
+static size_t most_submissions(const struct executor_kubernetes *executor)
+{
+    int64_t qps = executor->options.api_qps;
+    return qps > 0 && qps < (int64_t)MAX_SUBMISSIONS ? (size_t)qps : MAX_SUBMISSIONS;
+}
+
 static size_t free_slots(const struct executor *base)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
@@ -57,9 +64,9 @@ static size_t free_slots(const struct executor *base)
         return 0;
     }
     size_t free_count = most > taken ? most - taken : 0;
-    size_t free_posts = MAX_SUBMISSIONS > executor->submission_count
-                            ? MAX_SUBMISSIONS - executor->submission_count
-                            : 0;
+    size_t most_posts = most_submissions(executor);
+    size_t free_posts =
+        most_posts > executor->submission_count ? most_posts - executor->submission_count : 0;
     free_count = free_count < free_posts ? free_count : free_posts;
     return executor_kubernetes_slots(executor, free_count);
 }
@@ -239,5 +246,6 @@ struct executor *executor_kubernetes_new(struct loop *loop,
         free_executor(executor);
         return NULL;
     }
+    kubernetes_api_limit(executor->api, options->api_qps, options->api_burst);
     return &executor->base;
 }

@@ -36,6 +36,8 @@ struct executor_kubernetes_options {
     struct registry *registry;
     size_t max_jobs;      /* kubernetes_max_jobs */
     int64_t result_ttl_s; /* kubernetes_result_ttl */
+    int64_t api_qps;      /* kubernetes_api_qps; 0: no limit */
+    int64_t api_burst;    /* kubernetes_api_burst */
     /* tasks whose Jobs are ended (revoked_terminates); changed by others; NULL: none is */
     const struct revoked *revoked;
     int64_t reserve_pods; /* kubernetes_quota_reserve: what is kept free of the quota's pods */

@@ -329,7 +329,8 @@ static void read_lease(struct executor_kubernetes *executor)
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
     executor->lease_call = kubernetes_api_call(
         executor->api,
-        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_LEASES, .name = name},
+        &(struct kubernetes_request){
+            .resource = EXECUTOR_KUBERNETES_LEASES, .name = name, .is_urgent = true},
         on_lease_read, executor);
 }
 
@@ -388,7 +389,8 @@ static void send_lease(struct executor_kubernetes *executor)
                             &(struct kubernetes_request){.method = is_new ? "POST" : "PUT",
                                                          .resource = EXECUTOR_KUBERNETES_LEASES,
                                                          .name = is_new ? NULL : name,
-                                                         .body = buffer_view(&body)},
+                                                         .body = buffer_view(&body),
+                                                         .is_urgent = true},
                             on_renewed, executor);
     buffer_fini(&body);
 }
@@ -434,9 +436,11 @@ void executor_kubernetes_disown(struct executor_kubernetes *executor)
     kubernetes_api_cancel(&executor->lease_call);
     kubernetes_api_cancel(&executor->list_call);
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%s", executor->options.instance_id);
-    executor->lease_call = kubernetes_api_call(
-        executor->api,
-        &(struct kubernetes_request){
-            .method = "DELETE", .resource = EXECUTOR_KUBERNETES_LEASES, .name = name},
-        on_disowned, executor);
+    executor->lease_call =
+        kubernetes_api_call(executor->api,
+                            &(struct kubernetes_request){.method = "DELETE",
+                                                         .resource = EXECUTOR_KUBERNETES_LEASES,
+                                                         .name = name,
+                                                         .is_urgent = true},
+                            on_disowned, executor);
 }

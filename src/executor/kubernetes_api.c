@@ -5,6 +5,7 @@
 
 #include "base/list.h"
 #include "base/memory.h"
+#include "executor/kubernetes_budget.h"
 
 #define CONNECT_TIMEOUT_MS   10000
 #define CALL_TIMEOUT_MS      30000
@@ -16,6 +17,7 @@
 #define MAX_MESSAGE_BYTES    512
 #define MESSAGE_ARENA_BYTES  1024
 #define TOKEN_LIFE_MS        60000
+#define METHOD_BYTES         8
 #define MS_PER_S             1000
 #define FIELD_MANAGER        "fieldManager=petiole"
 #define STATUS_OK            200
@@ -38,6 +40,9 @@ struct kubernetes_api {
     int64_t token_read_ms;
     bool has_read_token;
     struct list calls;
+    struct kubernetes_budget budget;
+    struct list waiting; /* for the budget: struct kubernetes_call by waiting_node */
+    struct timer budget_timer;
 };
 
 struct kubernetes_call {
@@ -51,6 +56,11 @@ struct kubernetes_call {
     bool is_cancelled;           /* by on_line */
     kubernetes_line_fn *on_line; /* streams only */
     struct buffer line;          /* its beginning */
+    struct list_node waiting_node;
+    char method[METHOD_BYTES]; /* what is to be sent, while it waits */
+    const char *content_type;
+    char *url;  /* owned */
+    char *body; /* owned */
 };
 
 /* Tokens */
@@ -208,8 +218,11 @@ static int64_t retry_after_of(const struct http_answer *http, struct json body)
 static void free_call(struct kubernetes_call *call)
 {
     list_remove(&call->node);
+    list_remove(&call->waiting_node);
     http_client_cancel(&call->request);
     buffer_fini(&call->line);
+    memory_free(&call->url);
+    memory_free(&call->body);
     memory_free(&call);
 }
 
@@ -370,6 +383,68 @@ static struct kubernetes_call *new_call(struct kubernetes_api *api, const char *
     return call;
 }
 
+/* Sends it with the token of this moment. */
+static void send_call(struct kubernetes_call *call, struct http_call http)
+{
+    struct kubernetes_api *api = call->api;
+    http.bearer_token = current_token(api);
+    http.timeout_ms = CALL_TIMEOUT_MS;
+    http.max_answer_bytes = MAX_ANSWER_BYTES;
+    call->request = http_client_send(api->http, &http, NULL, on_http_answer, call);
+}
+
+static void await_budget(struct kubernetes_api *api)
+{
+    int64_t wait_ms = kubernetes_budget_wait_ms(&api->budget, loop_now_ms(api->loop));
+    if (!list_is_empty(&api->waiting)) {
+        loop_start_timer(api->loop, &api->budget_timer, wait_ms);
+    }
+}
+
+static void on_budget(void *context)
+{
+    struct kubernetes_api *api = context;
+    struct list_node *node = NULL;
+    while ((node = list_first(&api->waiting)) != NULL
+           && kubernetes_budget_take(&api->budget, loop_now_ms(api->loop))) {
+        struct kubernetes_call *call = list_entry(node, struct kubernetes_call, waiting_node);
+        list_remove(node);
+        send_call(call, (struct http_call){.method = call->method,
+                                           .url = call->url,
+                                           .content_type = call->content_type,
+                                           .body = bytes_from_text(call->body)});
+        memory_free(&call->url);
+        memory_free(&call->body);
+    }
+    await_budget(api);
+}
+
+/* Keeps it until those before it are sent and the budget has room. */
+static void keep_call(struct kubernetes_call *call, const struct http_call *http)
+{
+    struct kubernetes_api *api = call->api;
+    (void)snprintf(call->method, sizeof(call->method), "%s", http->method);
+    call->url = memory_text(bytes_from_text(http->url));
+    call->body = memory_text(http->body);
+    call->content_type = http->content_type;
+    list_append(&api->waiting, &call->waiting_node);
+    await_budget(api);
+}
+
+static void send_or_keep(struct kubernetes_call *call, const struct http_call *http, bool is_urgent)
+{
+    struct kubernetes_api *api = call->api;
+    int64_t now_ms = loop_now_ms(api->loop);
+    if (is_urgent) {
+        kubernetes_budget_take_ahead(&api->budget, now_ms);
+        send_call(call, *http);
+    } else if (list_is_empty(&api->waiting) && kubernetes_budget_take(&api->budget, now_ms)) {
+        send_call(call, *http);
+    } else {
+        keep_call(call, http);
+    }
+}
+
 struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
                                             const struct kubernetes_request *request,
                                             kubernetes_answer_fn *on_answer, void *context)
@@ -386,15 +461,12 @@ struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
     struct http_call http = {
         .method = method,
         .url = url.data,
-        .bearer_token = current_token(api),
         .content_type = request->body.length == 0 ? NULL
                         : is_patch                ? "application/merge-patch+json"
                                                   : "application/json",
         .body = request->body,
-        .timeout_ms = CALL_TIMEOUT_MS,
-        .max_answer_bytes = MAX_ANSWER_BYTES,
     };
-    call->request = http_client_send(api->http, &http, NULL, on_http_answer, call);
+    send_or_keep(call, &http, request->is_urgent);
     buffer_fini(&url);
     return call;
 }
@@ -450,6 +522,8 @@ struct kubernetes_api *kubernetes_api_new(struct loop *loop, const struct kubeco
     api->namespace_name = memory_text(bytes_from_text(namespace_name));
     buffer_init(&api->token, MAX_TOKEN_BYTES + 1);
     list_init(&api->calls);
+    list_init(&api->waiting);
+    api->budget_timer = (struct timer){.on_due = on_budget, .context = api};
     struct http_client_options options = {
         .ca_file = api->config->ca_file,
         .certificate_file = api->config->certificate_file,
@@ -477,11 +551,17 @@ void kubernetes_api_free(struct kubernetes_api **api_pointer)
         struct kubernetes_call *call = list_entry(node, struct kubernetes_call, node);
         kubernetes_api_cancel(&call);
     }
+    loop_stop_timer(api->loop, &api->budget_timer);
     http_client_free(&api->http);
     kubeconfig_free(&api->config);
     buffer_fini(&api->token);
     memory_free(&api->namespace_name);
     memory_free(api_pointer);
+}
+
+void kubernetes_api_limit(struct kubernetes_api *api, int64_t qps, int64_t burst)
+{
+    kubernetes_budget_init(&api->budget, qps, burst, loop_now_ms(api->loop));
 }
 
 const char *kubernetes_api_namespace(const struct kubernetes_api *api)

@@ -53,6 +53,11 @@ struct kubernetes_api *kubernetes_api_new(struct loop *loop, const struct kubeco
 /* Cancels what is under way without callbacks. Leaves NULL; accepts NULL. */
 void kubernetes_api_free(struct kubernetes_api **api);
 
+/* Bounds what kubernetes_api_call sends, from now on: `burst` requests at once and `qps` a second in
+ * the long run (client-go/rest: Config.QPS, Config.Burst). What is over it waits its turn; streams
+ * are not counted. `qps` 0, as at first: no bound. */
+void kubernetes_api_limit(struct kubernetes_api *api, int64_t qps, int64_t burst);
+
 /* The namespace that every path is in. */
 const char *kubernetes_api_namespace(const struct kubernetes_api *api);
 
@@ -68,9 +73,10 @@ struct kubernetes_request {
     const char *name;  /* one object, or one and its subresource, "x/log"; NULL: the collection */
     const char *query; /* what follows the "?" */
     struct bytes body; /* may be empty */
+    bool is_urgent;    /* is counted, but does not wait for its turn */
 };
 
-/* Sends one request. The callback comes once, from the loop. */
+/* Sends one request, now or when the limit allows it. The callback comes once, from the loop. */
 struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
                                             const struct kubernetes_request *request,
                                             kubernetes_answer_fn *on_answer, void *context);

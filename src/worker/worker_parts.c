@@ -246,6 +246,8 @@ static struct executor *build_kubernetes(struct worker *worker, struct error *re
         .registry = settings->registry,
         .max_jobs = (size_t)settings->kubernetes_max_jobs,
         .result_ttl_s = settings->kubernetes_result_ttl,
+        .api_qps = settings->kubernetes_api_qps,
+        .api_burst = settings->kubernetes_api_burst,
         .reserve_pods = reserved_pods(worker),
         .revoked = worker->revoked,
     };

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -254,6 +255,41 @@ static void reads_the_token_again_after_a_401(void **state)
     assert_non_null(strstr(http_server_last(f->server), "Bearer second\r\n"));
 }
 
+/* Asks on the virtual clock, which stands still meanwhile. */
+static void ask_at_once(struct fixture *f, struct kubernetes_api *api, const char *expected_token)
+{
+    int count = f->answers + 1;
+    (void)kubernetes_api_call(api, &(struct kubernetes_request){.resource = "batch/v1 jobs"},
+                              on_answer, f);
+    while (f->answers < count) {
+        loop_run_once(kubernetes_api_loop(api), false);
+        (void)sched_yield();
+    }
+    assert_non_null(strstr(http_server_last(f->server), expected_token));
+}
+
+static void reads_the_token_again_each_minute(void **state)
+{
+    struct fixture *f = *state;
+    char url[TOKEN_BYTES];
+    struct loop *loop = loop_new(LOOP_CLOCK_VIRTUAL);
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d", (int)http_server_port(f->server));
+    struct kubeconfig config = {
+        .server = url, .token_file = f->token_path, .origin = "test", .descriptors = {-1, -1, -1}};
+    struct kubernetes_api *api = kubernetes_api_new(loop, &config, "tenant-a", NULL);
+    f->status = 200;
+    f->body = "{}";
+    ask_at_once(f, api, "Bearer first\r\n");
+    write_token(f, "second");
+    loop_advance(loop, 59999);
+    ask_at_once(f, api, "Bearer first\r\n");
+    loop_advance(loop, 1);
+    ask_at_once(f, api, "Bearer second\r\n");
+    kubernetes_api_free(&api);
+    loop_run_once(loop, false);
+    loop_free(&loop);
+}
+
 static void keeps_a_token_whose_file_has_gone(void **state)
 {
     struct fixture *f = *state;
@@ -263,6 +299,64 @@ static void keeps_a_token_whose_file_has_gone(void **state)
     assert_int_equal(0, unlink(f->token_path));
     ask(f, "GET", "a", NULL, NULL);
     assert_non_null(strstr(http_server_last(f->server), "Bearer first\r\n"));
+}
+
+static struct kubernetes_call *post(struct fixture *f, const char *name, bool is_urgent)
+{
+    struct kubernetes_request request = {
+        .method = "PATCH",
+        .resource = "batch/v1 jobs",
+        .name = name,
+        .body = BYTES("{\"spec\":{}}"),
+        .is_urgent = is_urgent,
+    };
+    return kubernetes_api_call(f->api, &request, on_answer, f);
+}
+
+static void keeps_to_the_limit(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 200;
+    f->body = "{}";
+    kubernetes_api_limit(f->api, 20, 2);
+    int64_t began_ms = loop_now_ms(f->loop);
+    for (int count = 0; count < 2; count++) {
+        (void)post(f, "a", false);
+    }
+    run_until_answers(f, 2);
+    write_token(f, "second");
+    f->status = 401;
+    (void)post(f, "b", false);
+    (void)post(f, "c", false); /* waits until the file has been read again */
+    run_until_answers(f, 4);
+    assert_true(loop_now_ms(f->loop) - began_ms >= 2 * 50);
+    assert_asked(f, "PATCH /apis/batch/v1/namespaces/tenant-a/jobs/c?fieldManager=petiole HTTP");
+    const char *asked = http_server_last(f->server);
+    assert_non_null(strstr(asked, "Authorization: Bearer second\r\n"));
+    assert_non_null(strstr(asked, "Content-Type: application/merge-patch+json\r\n"));
+    assert_non_null(strstr(asked, "\r\n\r\n{\"spec\":{}}"));
+}
+
+static void lets_what_is_urgent_go_first(void **state)
+{
+    struct fixture *f = *state;
+    f->status = 200;
+    f->body = "{}";
+    kubernetes_api_limit(f->api, 5, 1);
+    (void)post(f, "a", false);
+    run_until_answers(f, 1);
+    int64_t began_ms = loop_now_ms(f->loop);
+    struct kubernetes_call *given_up = post(f, "b", false);
+    (void)post(f, "c", false);
+    (void)post(f, "d", true);
+    run_until_answers(f, 2);
+    assert_asked(f, "PATCH /apis/batch/v1/namespaces/tenant-a/jobs/d?");
+    assert_true(loop_now_ms(f->loop) - began_ms < 200);
+    kubernetes_api_cancel(&given_up);
+    run_until_answers(f, 3);
+    assert_asked(f, "PATCH /apis/batch/v1/namespaces/tenant-a/jobs/c?");
+    assert_true(loop_now_ms(f->loop) - began_ms >= 200);
+    (void)post(f, "e", false); /* still waits at the end */
 }
 
 static void on_line(void *context, struct bytes line)
@@ -314,6 +408,23 @@ static void may_be_cancelled_by_a_line(void **state)
     assert_int_equal(0, f->answers);
 }
 
+static void counts_no_streams(void **state)
+{
+    struct fixture *f = *state;
+    kubernetes_api_limit(f->api, 1, 1);
+    f->head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    f->body = "";
+    for (int count = 0; count < 5; count++) {
+        (void)kubernetes_api_stream(f->api, &(struct kubernetes_request){.resource = "v1 pods"}, 5,
+                                    on_line, on_answer, f);
+    }
+    int64_t began_ms = loop_now_ms(f->loop);
+    run_until_answers(f, 5);
+    (void)post(f, "a", false);
+    run_until_answers(f, 6);
+    assert_true(loop_now_ms(f->loop) - began_ms < 1000);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -324,7 +435,11 @@ int main(void)
         TEST(tells_answers_apart),
         TEST(gives_the_sentence_and_the_wait),
         TEST(reads_the_token_again_after_a_401),
+        TEST(reads_the_token_again_each_minute),
         TEST(keeps_a_token_whose_file_has_gone),
+        TEST(keeps_to_the_limit),
+        TEST(lets_what_is_urgent_go_first),
+        TEST(counts_no_streams),
         TEST(cuts_a_stream_into_lines),
         TEST(ends_a_stream_at_too_long_a_line),
         TEST(may_be_cancelled_by_a_line),
