@@ -25,7 +25,7 @@ from kubernetes_worker import KubernetesWorker
 from program import Program
 from publication_watch import PublicationWatch
 from redis_server import RedisServer
-from tenants import TENANTS, apply_tenants
+from tenants import TENANTS, apply_tenants, clear_tenant
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_TAIL = 6000
@@ -177,19 +177,8 @@ def start_worker(
         if was_running and worker.process.returncode != 0:
             endings.append((worker.log_path.name, worker.process.returncode))
     for tenant in TENANTS:
-        _clear(cluster, tenant)
+        clear_tenant(cluster, tenant)
     assert not endings, f"exit codes {endings}"
-
-
-def _clear(cluster: Cluster, namespace: str) -> None:
-    """Delete the Jobs, pods and Leases that are of workers."""
-    selector = "labelSelector=app.kubernetes.io/managed-by%3Dpetiole"
-    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-    pods = f"/api/v1/namespaces/{namespace}/pods"
-    cluster.client.request("DELETE", f"{jobs}?{selector}&propagationPolicy=Background")
-    cluster.client.request("DELETE", f"{leases}?{selector}")
-    cluster.client.request("DELETE", f"{pods}?{selector}&gracePeriodSeconds=0")
 
 
 def _given_cluster(folder: Path) -> Cluster | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -21,6 +22,7 @@ class PublicationWatch:
         """Begin; `client` is borrowed until `stop`."""
         self._client = client
         self._seen: dict[str, list[dict[str, Any]]] = {}
+        self._ready_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)
         self._pubsub.psubscribe(**{f"{HEAD}*": self._see})
@@ -47,6 +49,11 @@ class PublicationWatch:
         with self._lock:
             return {task_id for task_id, seen in self._seen.items() if any(map(is_ready, seen))}
 
+    def ready_s(self, task_id: str) -> float:
+        """Return when the first final state of the task was heard, in seconds of monotonic()."""
+        with self._lock:
+            return self._ready_s[task_id]
+
     def sync(self) -> None:
         """Return when everything that was published until now has been seen."""
         marker = f"marker-{uuid.uuid4()}"
@@ -55,8 +62,11 @@ class PublicationWatch:
 
     def _see(self, message: dict[str, Any]) -> None:
         task_id = message["channel"].decode().removeprefix(HEAD)
+        document = json.loads(message["data"])
         with self._lock:
-            self._seen.setdefault(task_id, []).append(json.loads(message["data"]))
+            self._seen.setdefault(task_id, []).append(document)
+            if is_ready(document):
+                self._ready_s.setdefault(task_id, time.monotonic())
 
 
 def is_ready(document: dict[str, Any]) -> bool:
