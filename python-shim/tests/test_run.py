@@ -436,6 +436,62 @@ def test_forked_helper_ends_by_its_signal(runner: Runner) -> None:
     assert runner.task("runner_app.forks").report["result"] == -signal.SIGTERM
 
 
+def told(outcome: Outcome) -> list[tuple[str, Any]]:
+    """Return the states that stdout tells, each line checked as a reader checks it."""
+    head = "::petiole "
+    lines = [line for line in outcome.stdout.splitlines() if line.startswith(head)]
+    assert all(len(line) <= 4096 and line.isascii() for line in lines)
+    states = [json.loads(line.removeprefix(head)) for line in lines]
+    numbers = [state["seq"] for state in states]
+    assert numbers == sorted(set(numbers))
+    return [(state["state"], state["meta"]) for state in states]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plain"], [("PROGRESS", {"step": 1, "of": 2}), ("PROGRESS", {"step": 2, "of": 2})]),
+        (
+            ["kinds"],
+            [
+                ("EXOTIC é", float("inf")),
+                ("RETRY", {"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}),
+                ("LAST", None),
+            ],
+        ),
+        (["thread"], [("PROGRESS", 1)]),
+        (["large", 4000], [("PROGRESS", "x" * 4000)]),
+        (["large", 4096], []),
+        (["closed"], []),
+    ],
+    ids=["plain", "kinds", "thread", "large", "too large", "closed"],
+)
+def test_states_before_the_end_are_told(
+    runner: Runner, arguments: list[Any], expected: list[Any]
+) -> None:
+    outcome = runner.task("runner_app.steps", *arguments)
+    assert outcome.report["result"] == arguments[0]
+    assert told(outcome) == expected
+    assert ("over the limit of 4096" in outcome.stderr) == (arguments[-1] == 4096)
+    assert ("only the task's end makes it FAILURE" in outcome.stderr) == (arguments == ["kinds"])
+
+
+@pytest.mark.parametrize(("how", "kind"), [("unencodable", "EncodeError"), ("no id", "ValueError")])
+def test_states_that_celery_refuses(runner: Runner, how: str, kind: str) -> None:
+    outcome = runner.task("runner_app.steps", how)
+    assert outcome.report["exception"]["exc_type"] == kind
+    assert told(outcome) == []
+
+
+def test_states_of_another_task_are_the_apps_own_backends(
+    newest_runner: Runner, backend_url: str
+) -> None:
+    newest_runner.write("runner_app.steps", "other")
+    outcome = newest_runner.run(CELERY_RESULT_BACKEND=backend_url)
+    assert outcome.report["result"] == 1
+    assert told(outcome) == []
+
+
 def test_closed_stdout(runner: Runner) -> None:
     assert runner.task("runner_app.closes_stdout").report["result"] == "closed"
 

@@ -21,7 +21,7 @@ from celery.app.trace import task_has_custom
 from celery.app.utils import find_app
 from celery.exceptions import InvalidTaskError, NotRegistered
 
-from petiole import _message
+from petiole import _message, _progress
 
 LIMIT_S_MAX = 100_000_000
 
@@ -180,7 +180,8 @@ def _call_task(
     """Call the body of a Celery task with its request in place."""
     # Celery's own Task.__call__ would push an empty request over the one of the message.
     body = task if task_has_custom(task, "__call__") else task.run
-    with _current_request(task, _request(message, call)), _recorded_retries(task, recorder):
+    request = _request(message, call)
+    with _current_request(task, request), _recorded_retries(task, recorder), _told_states(task):
         return body(*call.args, **call.kwargs)
 
 
@@ -254,3 +255,16 @@ def _recorded_retries(task: Any, recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         del task.signature_from_request
+
+
+@contextmanager
+def _told_states(task: Any) -> Iterator[None]:
+    """Let `task.update_state()` tell the worker: there is no result backend here."""
+    previous = task._backend
+    task.backend = _progress.Backend(
+        task.request.id, _progress.Teller(), lambda: previous or task.app.backend
+    )
+    try:
+        yield
+    finally:
+        task.backend = previous

@@ -86,7 +86,7 @@ class Encoded:
 
 def success(result: Any) -> Report:
     """Return the report of a body that returned `result`."""
-    return Report("SUCCESS", {"result": _plain_result(result)})
+    return Report("SUCCESS", {"result": plain_result(result)})
 
 
 def failure(
@@ -170,7 +170,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _plain_result(result: Any) -> Any:
+def plain_result(result: Any) -> Any:
     """Return what Celery stores for a task that returns another task's result."""
     return result.as_tuple() if isinstance(result, ResultBase) else result
 

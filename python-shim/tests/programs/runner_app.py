@@ -6,6 +6,7 @@ import datetime
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +145,38 @@ def ends(how):
         "interrupt": KeyboardInterrupt(),
     }
     raise endings[how]
+
+
+@app.task(bind=True)
+def steps(self, how, size=0):
+    """Tell states in one of the ways that there are, with text without a line's end around."""
+    print("no newline", end="")
+    if how == "plain":
+        for step in (1, 2):
+            self.update_state(state="PROGRESS", meta={"step": step, "of": 2})
+    if how == "kinds":
+        self.update_state(state="EXOTIC \u00e9", meta=float("inf"))
+        self.update_state(state="RETRY", meta=KeyError("k"))
+        self.update_state(state="FAILURE", meta={"exc_type": "E"})
+        app.current_task.update_state(state="LAST")
+    if how == "large":
+        self.update_state(state="PROGRESS", meta="x" * size)
+    if how == "thread":
+        arguments = {"task_id": self.request.id, "state": "PROGRESS", "meta": 1}
+        thread = threading.Thread(target=self.update_state, kwargs=arguments)
+        thread.start()
+        thread.join()
+    if how == "unencodable":
+        self.update_state(state="PROGRESS", meta=object())
+    if how == "no id":
+        self.backend.store_result(None, 1, "PROGRESS")
+    if how == "other":
+        self.update_state(task_id="another", state="PROGRESS", meta=1)
+        return self.backend.get_result("another")
+    if how == "closed":
+        os.close(1)
+        self.update_state(state="PROGRESS")
+    return how
 
 
 @app.task

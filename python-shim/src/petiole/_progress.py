@@ -1,0 +1,117 @@
+"""States of a task before its end: `update_state` becomes a line on stdout that the worker reads.
+
+    ::petiole {"seq": N, "state": STATE, "meta": VALUE}
+
+A line is ASCII, at most 4096 bytes long with the newlines around it, and written by a single
+write(2): before it goes a newline, so that text without a line's end does not swallow it. VALUE is
+in Kombu's JSON dialect. STATE is any but SUCCESS, FAILURE and REVOKED, which only a report can say.
+
+N grows from line to line, so that the worker, which may read a line twice, knows what it has read:
+it is the time in nanoseconds, and so it also grows from one process of the container to the next.
+
+The lines are news, not the result: the worker may be away, follow too many other pods, or store
+only the newest of several. Whatever a task must not lose belongs into its result.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from celery import states
+
+from petiole import _report
+
+LINE_PREFIX = "::petiole"
+LINE_BYTES_MAX = 4096
+STDOUT = 1
+
+
+@dataclass
+class Teller:
+    """Writes the lines of one task, from whichever thread."""
+
+    stdout_fd: int = STDOUT
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _seq: int = 0
+
+    def tell(self, state: str, meta: Any) -> None:
+        """Write one line. What does not fit is not told, and stderr says so.
+
+        Raises:
+            EncodeError: `meta` has no JSON form.
+        """
+        text = f'"state":{_report.encode_json(state)},"meta":{_report.encode_json(meta)}}}'
+        with self._lock:
+            self._seq = max(self._seq + 1, time.time_ns())
+            line = f'\n{LINE_PREFIX} {{"seq":{self._seq},{text}\n'.encode("ascii")
+            if len(line) > LINE_BYTES_MAX:
+                print(
+                    f"petiole.run: a state {state!r:.100} of {len(line)} bytes is over the limit "
+                    f"of {LINE_BYTES_MAX} and is not told",
+                    file=sys.stderr,
+                )
+                return
+            # The body may have closed or replaced its stdout: that is no reason to end it.
+            with suppress(AttributeError, OSError, ValueError):
+                sys.stdout.flush()
+            with suppress(OSError):
+                os.write(self.stdout_fd, line)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Stands in for the result backend of one running task.
+
+    The task's own states go to the worker, by `teller`. Everything else is the app's own backend's,
+    which the container may or may not reach.
+    """
+
+    task_id: str
+    teller: Teller
+    app_backend: Callable[[], Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the app's own backend has."""
+        return getattr(self.app_backend(), name)
+
+    def store_result(
+        self,
+        task_id: str | None,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Tell the state of this task, as `Task.update_state` asks for it.
+
+        Raises:
+            EncodeError: `result` has no JSON form.
+            ValueError: `task_id` is empty, as in a thread that the body has started: `update_state`
+                finds no request there.
+        """
+        if not task_id:
+            raise ValueError(f"task_id must not be empty. Got {task_id} instead.")
+        if task_id != self.task_id:
+            return self.app_backend().store_result(
+                task_id, result, state, traceback=traceback, request=request, **options
+            )
+        encoded = encode_meta(result, state)
+        if state in states.READY_STATES:
+            print(f"petiole.run: only the task's end makes it {state}", file=sys.stderr)
+        else:
+            self.teller.tell(state, encoded)
+        return encoded
+
+
+def encode_meta(meta: Any, state: str) -> Any:
+    """Return what Celery stores for `meta` (`celery/backends/base.py: encode_result`)."""
+    if state in states.EXCEPTION_STATES and isinstance(meta, BaseException):
+        return _report.exception_document(meta)
+    return _report.plain_result(meta)
