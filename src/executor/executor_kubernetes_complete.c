@@ -11,7 +11,7 @@
 #define RETRY_FIRST_MS     500
 #define RETRY_MOST_MS      30000
 #define RESULT_LOG_LINES   "600" /* more than JOB_RESULT_MAX_PAYLOAD_BYTES needs */
-#define MAX_LOG_LINE_BYTES ((size_t)64 * 1024)
+#define MAX_LOG_LINE_BYTES ((size_t)4096)
 
 /* A finished Job on its way to on_completed. */
 struct finishing {
@@ -114,8 +114,10 @@ static void complete_with_report(struct finishing *finishing)
 static void on_log_line(void *context, struct bytes line)
 {
     struct finishing *finishing = context;
-    (void)buffer_append(&finishing->log, line);
-    (void)buffer_append_byte(&finishing->log, '\n');
+    if (bytes_starts_with(line, BYTES(JOB_RESULT_LINE_HEAD))) { /* not the task's own text */
+        (void)buffer_append(&finishing->log, line);
+        (void)buffer_append_byte(&finishing->log, '\n');
+    }
 }
 
 static void on_log_end(void *context, const struct kubernetes_answer *answer)
@@ -145,7 +147,7 @@ static void fetch_log(struct finishing *finishing)
     finishing->call = kubernetes_api_stream(
         finishing->executor->api,
         &(struct kubernetes_request){
-            .resource = EXECUTOR_KUBERNETES_PODS, .name = name, .query = query},
+            .resource = EXECUTOR_KUBERNETES_PODS, .name = name, .query = query, .cuts_lines = true},
         MAX_LOG_LINE_BYTES, on_log_line, on_log_end, finishing);
 }
 

@@ -6,7 +6,6 @@
 #include "base/base64.h"
 
 #define REPORT_VERSION 1
-#define LINE_HEAD      "::petiole-result "
 #define MAX_LINES      100000
 
 /* Compares the digest and length that the report tells of `text`. */
@@ -134,8 +133,9 @@ bool job_result_read_moved(struct bytes output, struct arena *arena, struct job_
         if (length > 0 && line.data[length - 1] == '\r') {
             line.length--;
         }
-        if (bytes_starts_with(line, BYTES(LINE_HEAD))) {
-            take_line(bytes_skip(line, sizeof(LINE_HEAD) - 1), arena, &payload, &expected, &total);
+        if (bytes_starts_with(line, BYTES(JOB_RESULT_LINE_HEAD))) {
+            take_line(bytes_skip(line, sizeof(JOB_RESULT_LINE_HEAD) - 1), arena, &payload,
+                      &expected, &total);
         }
         output = bytes_skip(output, length + 1);
     }

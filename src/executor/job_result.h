@@ -14,6 +14,7 @@
 #include "executor/executor.h"
 
 #define JOB_RESULT_MAX_MESSAGE_BYTES 4096
+#define JOB_RESULT_LINE_HEAD         "::petiole-result " /* of the lines of a moved payload */
 #define JOB_RESULT_MAX_PAYLOAD_BYTES ((size_t)1024 * 1024)
 /* Base64 of that, in lines with their heads, and what else may follow. */
 #define JOB_RESULT_MAX_LOG_BYTES ((size_t)2 * 1024 * 1024)

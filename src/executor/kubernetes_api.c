@@ -51,9 +51,10 @@ struct kubernetes_call {
     struct http_request *request;
     kubernetes_answer_fn *on_answer;
     void *context;
-    bool has_name;               /* one object, not a collection */
-    bool is_in_line;             /* on_line is running */
-    bool is_cancelled;           /* by on_line */
+    bool has_name;     /* one object, not a collection */
+    bool is_in_line;   /* on_line is running */
+    bool is_cancelled; /* by on_line */
+    bool cuts_lines;
     kubernetes_line_fn *on_line; /* streams only */
     struct buffer line;          /* its beginning */
     struct list_node waiting_node;
@@ -273,12 +274,22 @@ static void hand_up_line(struct kubernetes_call *call, struct bytes line)
     call->is_in_line = false;
 }
 
+/* Adds to the beginning of a line. False when it becomes too long, and is not to be cut. */
+static bool keep(struct kubernetes_call *call, struct bytes piece)
+{
+    size_t room = call->line.max_bytes - call->line.length;
+    if (call->cuts_lines && piece.length > room) {
+        piece.length = room;
+    }
+    return buffer_append(&call->line, piece);
+}
+
 /* Hands up what ends with this piece. False when the call is gone. */
 static bool take_line(struct kubernetes_call *call, struct bytes end)
 {
     if (call->line.length == 0 && end.length <= call->line.max_bytes) {
         hand_up_line(call, end);
-    } else if (buffer_append(&call->line, end)) {
+    } else if (keep(call, end)) {
         hand_up_line(call, buffer_view(&call->line));
         buffer_fini(&call->line);
     } else {
@@ -298,7 +309,7 @@ static void on_http_piece(void *context, struct bytes piece)
     while (piece.length > 0) {
         size_t length = bytes_find(piece, '\n');
         if (length == piece.length) {
-            if (!buffer_append(&call->line, piece)) {
+            if (!keep(call, piece)) {
                 refuse_line(call);
             }
             return;
@@ -478,6 +489,7 @@ struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api,
 {
     struct kubernetes_call *call = new_call(api, request->name, on_answer, context);
     call->on_line = on_line;
+    call->cuts_lines = request->cuts_lines;
     buffer_init(&call->line, max_line_bytes);
     struct buffer url;
     buffer_init(&url, MAX_URL_BYTES);

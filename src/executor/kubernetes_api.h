@@ -74,6 +74,7 @@ struct kubernetes_request {
     const char *query; /* what follows the "?" */
     struct bytes body; /* may be empty */
     bool is_urgent;    /* is counted, but does not wait for its turn */
+    bool cuts_lines;   /* of a stream: a line that is too long is handed up without its end */
 };
 
 /* Sends one request, now or when the limit allows it. The callback comes once, from the loop. */
@@ -85,7 +86,8 @@ struct kubernetes_call *kubernetes_api_call(struct kubernetes_api *api,
 void kubernetes_api_cancel(struct kubernetes_call **call);
 
 /* As kubernetes_api_call for a stream: `on_line` gets each line (at most `max_line_bytes`; a longer
- * one ends the stream with REFUSED), borrowed; then on_answer when it has ended. */
+ * one ends the stream with REFUSED, unless it is to be cut), borrowed; then on_answer when it has
+ * ended. */
 struct kubernetes_call *kubernetes_api_stream(struct kubernetes_api *api,
                                               const struct kubernetes_request *request,
                                               size_t max_line_bytes, kubernetes_line_fn *on_line,

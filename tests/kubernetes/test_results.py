@@ -34,7 +34,10 @@ def test_a_result_of_one_mebibyte_comes_back_and_a_larger_one_fails(
 
 
 def moved(change: str) -> str:
-    """Return shell commands that report a large result whose log is not what the digest is of."""
+    """Return shell commands that report a large result after long lines of the task's own.
+
+    The payload goes through `change` on its way into the log; the digest is of the whole one.
+    """
     payload = json.dumps({"result": "y" * SIZE})
     digest = hashlib.sha256(payload.encode()).hexdigest()
     whole: dict[str, Any] = {"v": 1, "state": "SUCCESS", "traceback": None}
@@ -42,7 +45,8 @@ def moved(change: str) -> str:
     lines = f"printf %s '{payload}' | {change} | base64 -w 3840"
     number = "awk '{ line[NR] = $0 } END { for (n = 1; n <= NR; n++) "
     number += 'print "::petiole-result " n "/" NR " " line[n] }\''
-    return f"{lines} | {number}; {report_script(left)}"
+    own = "yes $(head -c 100000 /dev/zero | tr '\\0' x) | head -n 40"
+    return f"{own}; {lines} | {number}; {report_script(left)}"
 
 
 @pytest.mark.parametrize(

@@ -397,6 +397,21 @@ static void ends_a_stream_at_too_long_a_line(void **state)
     assert_string_equal("a line is longer than 5 bytes", f->message);
 }
 
+static void cuts_a_line_that_is_too_long_when_asked_to(void **state)
+{
+    struct fixture *f = *state;
+    f->head = CHUNKED;
+    f->body = "9\r\nmuch too \r\n9\r\nmuch too \r\na\r\nlong\nthree\r\n"
+              "d\r\nfour\ntoo long\r\n0\r\n\r\n";
+    (void)kubernetes_api_stream(
+        f->api,
+        &(struct kubernetes_request){.resource = "v1 pods", .name = "x/log", .cuts_lines = true}, 5,
+        on_line, on_answer, f);
+    run_until_answers(f, 1);
+    assert_string_equal("[much ][three][too l]", f->lines);
+    assert_int_equal(KUBERNETES_DONE, f->verdict);
+}
+
 static void may_be_cancelled_by_a_line(void **state)
 {
     struct fixture *f = *state;
@@ -442,6 +457,7 @@ int main(void)
         TEST(counts_no_streams),
         TEST(cuts_a_stream_into_lines),
         TEST(ends_a_stream_at_too_long_a_line),
+        TEST(cuts_a_line_that_is_too_long_when_asked_to),
         TEST(may_be_cancelled_by_a_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
