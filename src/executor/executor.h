@@ -18,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "dispatch/request.h"
 
 struct executor;
@@ -44,6 +45,12 @@ struct outcome {
     bool requeue;             /* REJECT */
     bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
     double runtime_s;
+};
+
+/* What a running task said of itself (celery/app/task.py: Task.update_state). Borrowed likewise. */
+struct progress {
+    struct bytes state; /* "PROGRESS"; never one that only the end of a task makes */
+    struct json meta;   /* ABSENT: null */
 };
 
 /* A durable task that has ended (or that a restart found). Views are borrowed. */
@@ -77,6 +84,10 @@ struct executor_events {
     void (*on_finished)(void *context, struct request *request, const struct outcome *outcome);
     /* Durable only: the pod has begun to run (for STARTED). */
     void (*on_running)(void *context, const struct completion *running);
+    /* A task that runs has told something new: the newest of what it told, at intervals. Of a
+     * direct executor's `request`, or of the durable one's `running`; the other is NULL. */
+    void (*on_progress)(void *context, struct request *request, const struct completion *running,
+                        const struct progress *progress);
     /* Durable only: a Job of ours has ended. Comes again after a restart until it is forgotten. */
     void (*on_completed)(void *context, const struct completion *completion);
     /* Something that an operator must know; `level` as in log.h. */
