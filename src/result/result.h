@@ -34,6 +34,12 @@ struct result_ops {
      * waiting clients. Views are copied. `expires_s` 0: for ever. */
     void (*store)(struct result_backend *backend, struct bytes task_id, struct bytes document,
                   int64_t expires_s, result_stored_fn *on_stored, void *context);
+    /* Stores `document` as a state before the end, unless a ready state (SUCCESS, FAILURE, REVOKED)
+     * is stored there, whoever stored it, and publishes it likewise. Only the newest that waits for
+     * a task is stored, none after another store; it is dropped rather than repeated, and holds up
+     * nothing else. Views are copied. */
+    void (*store_progress)(struct result_backend *backend, struct bytes task_id,
+                           struct bytes document, int64_t expires_s);
     void (*fetch_state)(struct result_backend *backend, struct bytes task_id,
                         result_state_fn *on_state, void *context);
     bool (*is_up)(const struct result_backend *backend);

@@ -184,7 +184,7 @@ static void append_unfinished_tail(struct buffer *buffer, const struct request *
                                    const struct result_document_options *options)
 {
     (void)buffer_append_text(buffer,
-                             "}, \"traceback\": null, \"children\": [], \"date_done\": null");
+                             ", \"traceback\": null, \"children\": [], \"date_done\": null");
     append_tail(buffer, request, options);
 }
 
@@ -194,6 +194,7 @@ void result_document_append_started(struct buffer *buffer, const struct request 
     (void)buffer_format(buffer,
                         "{\"status\": \"STARTED\", \"result\": {\"pid\": %d, \"hostname\": ", pid);
     json_append_string(buffer, bytes_from_text(options->node_name));
+    (void)buffer_append_byte(buffer, '}');
     append_unfinished_tail(buffer, request, options);
 }
 
@@ -204,5 +205,15 @@ void result_document_append_waiting(struct buffer *buffer, const struct request 
     append_string(buffer, "{\"status\": \"" RESULT_WAITING "\", \"result\": {\"reason\": ",
                   bytes_from_text(sentence));
     append_string(buffer, ", \"hostname\": ", bytes_from_text(options->node_name));
+    (void)buffer_append_byte(buffer, '}');
+    append_unfinished_tail(buffer, request, options);
+}
+
+void result_document_append_progress(struct buffer *buffer, const struct request *request,
+                                     const struct progress *progress,
+                                     const struct result_document_options *options)
+{
+    append_string(buffer, "{\"status\": ", progress->state);
+    append_dumps(buffer, ", \"result\": ", progress->meta);
     append_unfinished_tail(buffer, request, options);
 }

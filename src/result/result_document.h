@@ -38,6 +38,11 @@ void result_document_append(struct buffer *buffer, const struct request *request
 void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
                                     const struct result_document_options *options);
 
+/* Appends the document of a state that the running task told, as Task.update_state stores it. */
+void result_document_append_progress(struct buffer *buffer, const struct request *request,
+                                     const struct progress *progress,
+                                     const struct result_document_options *options);
+
 /* Appends the document of state WAITING_QUOTA, with {"reason": sentence, "hostname": node name} as
  * its result, as Task.update_state would store it. */
 void result_document_append_waiting(struct buffer *buffer, const struct request *request,

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "base/memory.h"
 #include "base/redis_link.h"
+#include "result/result_redis_progress.h"
 
 #define KEY_HEAD              "celery-task-meta-"
 #define MAX_BATCH             256
@@ -53,6 +54,7 @@ struct result_redis {
     struct list waiting;   /* batches whose replies are to come */
     size_t waiting_count;
     struct map *busy; /* keys in a batch */
+    struct result_redis_progress *progress;
     struct loop_call flush;
     struct timer retry_timer;
     unsigned refusals; /* in a row */
@@ -73,6 +75,11 @@ static void touch(struct result_redis *backend)
     if (!timer_is_armed(&backend->retry_timer)) {
         loop_defer(backend->loop, &backend->flush);
     }
+}
+
+static void on_unsent(void *context)
+{
+    touch(context);
 }
 
 /* Ends a store or look-up with what its caller is told. */
@@ -371,6 +378,7 @@ static void finish_close(void *context)
     void (*on_closed)(void *) = backend->on_closed;
     void *closed_context = backend->closed_context;
     map_free(&backend->busy);
+    result_redis_progress_free(&backend->progress);
     arena_free(&backend->arena);
     memory_free(&backend);
     on_closed(closed_context);
@@ -409,6 +417,9 @@ static void flush(void *context)
     }
     if (redis_link_is_up(backend->link)) {
         send_batches(backend);
+    }
+    if (redis_link_is_up(backend->link) && list_is_empty(&backend->queued)) {
+        result_redis_progress_send(backend->progress, backend->link, backend->busy);
     }
     if (backend->is_closing && is_empty(backend)) {
         shut(backend);
@@ -480,10 +491,27 @@ static struct entry *new_entry(struct result_redis *backend, struct bytes task_i
 static void store(struct result_backend *base, struct bytes task_id, struct bytes document,
                   int64_t expires_s, result_stored_fn *on_stored, void *context)
 {
-    struct entry *entry = new_entry(from_base(base), task_id, document);
+    struct result_redis *backend = from_base(base);
+    struct entry *entry = new_entry(backend, task_id, document);
     entry->expires_s = expires_s;
     entry->on_stored = on_stored;
     entry->context = context;
+    result_redis_progress_drop(backend->progress, entry->key);
+}
+
+static void store_progress(struct result_backend *base, struct bytes task_id, struct bytes document,
+                           int64_t expires_s)
+{
+    struct result_redis *backend = from_base(base);
+    struct bytes prefix = bytes_from_text(backend->options.global_keyprefix);
+    struct buffer key;
+    buffer_init(&key, prefix.length + sizeof(KEY_HEAD) + task_id.length);
+    (void)buffer_append(&key, prefix);
+    (void)buffer_append_text(&key, KEY_HEAD);
+    (void)buffer_append(&key, task_id);
+    result_redis_progress_put(backend->progress, buffer_view(&key), document, expires_s);
+    buffer_fini(&key);
+    touch(backend);
 }
 
 static void fetch_state(struct result_backend *base, struct bytes task_id,
@@ -516,6 +544,7 @@ static void close_backend(struct result_backend *base, int64_t deadline_ms,
 static const struct result_ops ops = {
     .start = start,
     .store = store,
+    .store_progress = store_progress,
     .fetch_state = fetch_state,
     .is_up = is_up,
     .close = close_backend,
@@ -553,6 +582,7 @@ struct result_backend *result_redis_new(struct loop *loop,
     backend->events = *events;
     backend->context = context;
     backend->busy = map_new();
+    backend->progress = result_redis_progress_new(on_unsent, backend);
     backend->flush = (struct loop_call){.function = flush, .context = backend};
     backend->closed = (struct loop_call){.function = finish_close, .context = backend};
     backend->retry_timer = (struct timer){.on_due = flush, .context = backend};

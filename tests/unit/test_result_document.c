@@ -254,12 +254,34 @@ static void test_a_task_that_waits_says_why(void **state)
     buffer_fini(&written);
 }
 
+static void test_a_task_that_runs_says_how_far_it_is(void **state)
+{
+    (void)state;
+    struct request request = {.message.id = BYTES("an-id"), .type = &registry_defaults};
+    struct result_document_options options = {.node_name = "celery@host"};
+    struct progress progress = {BYTES("HALF \xc3\xa9"), json_checked(BYTES("{\"n\":[1,null]}"))};
+    struct buffer written;
+    buffer_init(&written, 1024);
+    result_document_append_progress(&written, &request, &progress, &options);
+    golden_assert(buffer_view(&written),
+                  BYTES("{\"status\": \"HALF \\u00e9\", \"result\": {\"n\": [1, null]}, "
+                        "\"traceback\": null, \"children\": [], \"date_done\": null, "
+                        "\"task_id\": \"an-id\"}"),
+                  "progress");
+    buffer_clear(&written);
+    progress.meta = (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
+    result_document_append_progress(&written, &request, &progress, &options);
+    assert_non_null(strstr(written.data, "\"result\": null, "));
+    buffer_fini(&written);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_documents_are_byte_for_byte_celerys),
         cmocka_unit_test(test_what_celery_did_not_store_is_not_stored),
         cmocka_unit_test(test_a_task_that_waits_says_why),
+        cmocka_unit_test(test_a_task_that_runs_says_how_far_it_is),
         cmocka_unit_test(test_states_that_are_never_stored_have_no_name),
         cmocka_unit_test(test_a_result_that_is_no_json_is_null),
         cmocka_unit_test(test_arguments_of_an_exception_that_are_no_json_are_none),

@@ -17,6 +17,8 @@
 #define SUCCESS "{\"status\": \"SUCCESS\", \"result\": 4}"
 #define FAILURE "{\"status\": \"FAILURE\", \"result\": null}"
 #define STARTED "{\"status\": \"STARTED\", \"result\": null}"
+#define STEP    "{\"status\": \"STEP\", \"result\": 1}"
+#define LATER   "{\"status\": \"STEP\", \"result\": 2}"
 
 struct stage {
     struct redis_server server;
@@ -350,6 +352,110 @@ static void test_publishes_once_although_the_reply_was_lost(void **state)
                         " celery-task-meta-two=" FAILURE " ");
 }
 
+static void store_progress(struct stage *stage, const char *id, const char *document,
+                           int64_t expires_s)
+{
+    stage->backend->ops->store_progress(stage->backend, bytes_from_text(id),
+                                        bytes_from_text(document), expires_s);
+}
+
+static bool has_published(void *context)
+{
+    const struct stage *stage = context;
+    return stage->publication_count >= stage->expected_count;
+}
+
+static void test_stores_the_newest_progress(void **state)
+{
+    struct stage *stage = *state;
+    stage->options.global_keyprefix = "p:";
+    listen_to_all(stage);
+    open_backend(stage);
+    store_progress(stage, "one", STEP, 100);
+    store_progress(stage, "one", LATER, 100);
+    store_progress(stage, "two", STEP, 0);
+    stage->expected_count = 2;
+    loop_until(stage->loop, has_published, stage);
+    store_progress(stage, "two", LATER, 0);
+    stage->expected_count = 3;
+    loop_until(stage->loop, has_published, stage);
+    loop_until_later(stage->loop, 20);
+    expect_stored(stage, "p:celery-task-meta-one", LATER);
+    expect_stored(stage, "p:celery-task-meta-two", LATER);
+    assert_true(redis_server_integer(&stage->server, "TTL p:celery-task-meta-one") > 90);
+    assert_int_equal(redis_server_integer(&stage->server, "TTL p:celery-task-meta-two"), -1);
+    assert_int_equal(stage->publication_count, 3);
+}
+
+static void test_progress_never_replaces_a_result(void **state)
+{
+    static const char *const stored[] = {SUCCESS, FAILURE, "{\"status\": \"REVOKED\"}", "not JSON",
+                                         "7"};
+    struct stage *stage = *state;
+    char key[64];
+    for (int index = 0; index < (int)ARRAY_LENGTH(stored); index++) {
+        redis_server_do(&stage->server, "SET celery-task-meta-%d %s", index, stored[index]);
+    }
+    redis_server_do(&stage->server, "SET celery-task-meta-last %s", STARTED);
+    listen_to_all(stage);
+    open_backend(stage);
+    for (int index = 0; index < (int)ARRAY_LENGTH(stored); index++) {
+        (void)snprintf(key, sizeof(key), "%d", index);
+        store_progress(stage, key, STEP, 100);
+    }
+    store_progress(stage, "last", STEP, 100);
+    stage->expected_count = 1;
+    loop_until(stage->loop, has_published, stage);
+    loop_until_later(stage->loop, 20);
+    assert_string_equal(stage->published, "celery-task-meta-last=" STEP " ");
+    for (int index = 0; index < (int)ARRAY_LENGTH(stored); index++) {
+        (void)snprintf(key, sizeof(key), "celery-task-meta-%d", index);
+        expect_stored(stage, key, stored[index]);
+    }
+}
+
+static void test_progress_keeps_the_order_of_one_task(void **state)
+{
+    struct stage *stage = *state;
+    listen_to_all(stage);
+    open_backend(stage);
+    store(stage, "one", STARTED);
+    store_progress(stage, "one", STEP, 100);
+    stage->expected_count = 2;
+    loop_until(stage->loop, has_published, stage);
+    store_progress(stage, "one", LATER, 100); /* which the result overtakes */
+    store(stage, "one", FAILURE);
+    stage->expected_count = 3;
+    loop_until(stage->loop, has_published, stage);
+    loop_until_later(stage->loop, 20);
+    assert_string_equal(stage->published,
+                        "celery-task-meta-one=" STARTED " celery-task-meta-one=" STEP
+                        " celery-task-meta-one=" FAILURE " ");
+}
+
+static void test_progress_survives_a_broken_connection(void **state)
+{
+    struct stage *stage = *state;
+    listen_to_all(stage);
+    stage->relay = relay_new(stage->loop, stage->server.port);
+    stage->options.url.stream.port = relay_port(stage->relay);
+    open_backend(stage);
+    relay_set_mute(stage->relay, true);
+    store_progress(stage, "one", STEP, 100); /* stored, but the reply gets lost */
+    stage->expected_count = 1;
+    loop_until(stage->loop, has_published, stage);
+    relay_cut(stage->relay);
+    relay_set_mute(stage->relay, false);
+    store_progress(stage, "one", LATER, 100);
+    store_progress(stage, "two", STEP, 100);
+    store_progress(stage, "two", LATER, 100); /* while it is away */
+    stage->expected_count = 3;
+    loop_until(stage->loop, has_published, stage);
+    expect_stored(stage, "celery-task-meta-one", LATER);
+    expect_stored(stage, "celery-task-meta-two", LATER);
+    assert_int_equal(stage->publication_count, 3);
+}
+
 static void test_tries_again_while_memory_is_out(void **state)
 {
     struct stage *stage = *state;
@@ -415,6 +521,10 @@ int main(void)
         TEST(test_reads_states),
         TEST(test_adds_the_prefix_as_celery_does),
         TEST(test_publishes_once_although_the_reply_was_lost),
+        TEST(test_stores_the_newest_progress),
+        TEST(test_progress_never_replaces_a_result),
+        TEST(test_progress_keeps_the_order_of_one_task),
+        TEST(test_progress_survives_a_broken_connection),
         TEST(test_tries_again_while_memory_is_out),
         TEST(test_flushes_before_it_closes),
         TEST(test_closes_in_time_without_a_server),
