@@ -123,6 +123,7 @@ static void free_executor(struct executor_kubernetes *executor)
     executor_kubernetes_free_entries(executor);
     executor_kubernetes_fini_rules(executor);
     free_map_values(&executor->leases);
+    kubernetes_api_free(&executor->logs_api);
     kubernetes_api_free(&executor->api);
     memory_free(&executor);
 }
@@ -172,6 +173,7 @@ static void close_executor(struct executor *base, bool kill, void (*on_closed)(v
     kubernetes_watch_close(&executor->jobs_watch);
     kubernetes_watch_close(&executor->pods_watch);
     executor_kubernetes_leave_rules(executor);
+    executor_kubernetes_end_progress(executor);
     executor_kubernetes_end_completions(executor);
     executor_kubernetes_end_checks(executor);
     executor_kubernetes_disown(executor);
@@ -242,7 +244,11 @@ struct executor *executor_kubernetes_new(struct loop *loop,
         executor->api =
             kubernetes_api_new(loop, options->kubeconfig, options->namespace_name, reterr);
     }
-    if (!executor->api) {
+    if (executor->api && options->follow_logs > 0) {
+        executor->logs_api =
+            kubernetes_api_new(loop, options->kubeconfig, options->namespace_name, reterr);
+    }
+    if (!executor->api || (options->follow_logs > 0 && !executor->logs_api)) {
         free_executor(executor);
         return NULL;
     }

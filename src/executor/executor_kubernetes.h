@@ -12,6 +12,8 @@
  *   terminate ─> the Job is there and has not finished ─> on_completed, REVOKED ─> forget ─> PATCH:
  *   reported ─> DELETE; also of a Job that is met later, pending or running
  *
+ *   watch ─> pod runs ─> its log is followed ─> on_progress
+ *
  *   watch ─> Job finished ─> its pod's report ─> on_completed ─> forget ─> PATCH: reported, TTL
  *
  *   Lease petiole-<instance id>, 15 s: the Jobs of an owner whose Lease has run out are taken over,
@@ -41,6 +43,7 @@ struct executor_kubernetes_options {
     /* tasks whose Jobs are ended (revoked_terminates); changed by others; NULL: none is */
     const struct revoked *revoked;
     int64_t reserve_pods; /* kubernetes_quota_reserve: what is kept free of the quota's pods */
+    size_t follow_logs;   /* kubernetes_follow_logs: most pods whose log is followed; 0: none */
 };
 
 /* Returns new, or NULL: a template is wrong, or the credentials cannot be used. */

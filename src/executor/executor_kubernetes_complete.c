@@ -251,6 +251,7 @@ void executor_kubernetes_consider(struct executor_kubernetes *executor, struct j
     bool is_due = entry->exists && entry->is_mine
                   && (entry->is_finished || entry->is_stuck || entry->is_terminated)
                   && !entry->is_reported && !entry->is_completing;
+    executor_kubernetes_review_follower(executor, entry);
     if (!is_due || executor->is_closing || !executor->is_ready
         || !executor_kubernetes_is_owner(executor)) {
         return;
@@ -261,6 +262,7 @@ void executor_kubernetes_consider(struct executor_kubernetes *executor, struct j
     finishing->arena = arena;
     memcpy(finishing->name, entry->name, sizeof(finishing->name));
     entry->is_completing = true;
+    executor_kubernetes_review_follower(executor, entry);
     list_append(&executor->completions, &finishing->node);
     finishing->call = kubernetes_api_call(
         executor->api,

@@ -57,6 +57,7 @@ static void remove_entry(struct executor_kubernetes *executor, struct job_entry 
 {
     count(executor, entry, -1);
     executor_kubernetes_unstage(executor, entry);
+    executor_kubernetes_unfollow(entry);
     (void)map_remove(executor->jobs, bytes_from_text(entry->name));
     drop_facts(entry);
     memory_free(&entry);
@@ -225,6 +226,7 @@ static void on_pod(void *context, struct json object)
     }
     if (entry && !entry->is_reported) {
         job_failure_read_pod(object, arena, &pod);
+        executor_kubernetes_note_running(executor, entry, pod.state == JOB_POD_RUNNING);
         bool is_stuck = job_failure_is_stuck(&pod);
         if (!is_stuck) {
             entry->stuck_since_ms = 0;

@@ -5,6 +5,7 @@
  *   executor_kubernetes_observe.c   watches, and what is known of each Job
  *   executor_kubernetes_complete.c  from finished Job to outcome, and letting it go
  *   executor_kubernetes_cancel.c    ending Jobs that were terminated, and what is left of any
+ *   executor_kubernetes_progress.c  following the logs of running pods
  *   executor_kubernetes_own.c       Lease and take-over
  *   executor_kubernetes_quota.c     what the namespace limits, and where each Job stands in it
  *   executor_kubernetes_admit.c     who may begin under the quota
@@ -42,8 +43,10 @@ struct pod_facts {
 /* One Job; all that is kept of it. */
 struct job_entry {
     char name[JOB_NAME_SIZE];
-    char owner[24];        /* instance id */
-    struct pod_facts *pod; /* owned; NULL: nothing worth keeping */
+    char owner[24];                /* instance id */
+    struct pod_facts *pod;         /* owned; NULL: nothing worth keeping */
+    struct job_follower *follower; /* owned; NULL: its log is not followed */
+    int64_t running_since_ms;      /* its pod, as far as we saw; 0: it does not run */
     int64_t stuck_since_ms;
     int64_t changed_ms;             /* when its place in the quota last changed */
     int64_t hasten_ms;              /* without a pod: when it may be hastened next */
@@ -58,6 +61,7 @@ struct job_entry {
     bool is_mine;
     bool is_active;  /* has a pod that the quota counts */
     bool is_running; /* its pod has begun */
+    bool is_silent;  /* nobody wants to know of its states before the end */
     bool is_finished;
     bool is_stuck;      /* its pod waits for what will not come: reported, then deleted */
     bool is_terminated; /* a client wants it ended: reported as REVOKED, then deleted */
@@ -110,6 +114,11 @@ struct executor_kubernetes {
     struct timer settle_timer;
     struct list hastenings; /* PATCHes under way */
     struct timer hasten_timer;
+
+    struct kubernetes_api *logs_api; /* NULL: no log is followed */
+    size_t follower_count;
+    struct timer follow_timer;
+    bool has_complained_of_logs;
 
     struct map *leases;       /* instance id -> struct foreign_lease */
     int64_t lease_renewed_ms; /* when the last renewal of our Lease was sent; 0: never */
@@ -215,6 +224,25 @@ void executor_kubernetes_mark_terminated(struct executor_kubernetes *executor,
 /* Deletes the Jobs that are reported and go on: whoever reported them was not there any more to do
  * so. */
 void executor_kubernetes_clear_up(struct executor_kubernetes *executor);
+
+/* executor_kubernetes_progress.c */
+
+/* A pod of `entry` runs, or does not. */
+void executor_kubernetes_note_running(struct executor_kubernetes *executor, struct job_entry *entry,
+                                      bool is_running);
+
+/* Looks, soon, whether there are pods to follow, and places for them. */
+void executor_kubernetes_follow(struct executor_kubernetes *executor);
+
+/* Something has changed of `entry`: it may be over, or ours to follow. */
+void executor_kubernetes_review_follower(struct executor_kubernetes *executor,
+                                         struct job_entry *entry);
+
+/* Stops following `entry`, which goes. */
+void executor_kubernetes_unfollow(struct job_entry *entry);
+
+/* Stops following all. */
+void executor_kubernetes_end_progress(struct executor_kubernetes *executor);
 
 /* executor_kubernetes_own.c */
 

@@ -502,6 +502,22 @@ static void on_running(void *context, const struct completion *running)
     }
 }
 
+/* A task whose report is under way has no progress any more. */
+static void on_progress(void *context, struct request *request, const struct completion *running,
+                        const struct progress *progress)
+{
+    struct pipeline *pipeline = context;
+    if (request) {
+        pipeline_store_progress(pipeline, request, progress);
+    } else if (!map_get(pipeline->receipts, running->receipt)) {
+        struct request *recovered = recover(pipeline, running);
+        if (recovered) {
+            pipeline_store_progress(pipeline, recovered, progress);
+            pipeline_drop(&recovered);
+        }
+    }
+}
+
 static void on_completed(void *context, const struct completion *completion)
 {
     struct pipeline *pipeline = context;
@@ -528,6 +544,7 @@ const struct executor_events pipeline_executor_events = {
     .on_started = on_started,
     .on_finished = on_finished,
     .on_running = on_running,
+    .on_progress = on_progress,
     .on_completed = on_completed,
     .on_notice = on_notice,
 };

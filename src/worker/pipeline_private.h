@@ -96,6 +96,10 @@ void pipeline_store_started(struct pipeline *pipeline, const struct request *req
 void pipeline_store_waiting(struct pipeline *pipeline, const struct request *request,
                             const char *sentence);
 
+/* Stores what it told of itself while it runs, unless its result is ignored. */
+void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
+                             const struct progress *progress);
+
 /* pipeline_log.c: one line (or block) each, and the metrics that go with it */
 
 void pipeline_log_received(struct pipeline *pipeline, const struct request *request);

@@ -489,6 +489,20 @@ void pipeline_store_waiting(struct pipeline *pipeline, const struct request *req
     }
 }
 
+void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
+                             const struct progress *progress)
+{
+    if (!pipeline->backend || !request_stores_result(request)) {
+        return;
+    }
+    buffer_clear(&pipeline->scratch);
+    result_document_append_progress(&pipeline->scratch, request, progress,
+                                    &pipeline->options.document);
+    pipeline->backend->ops->store_progress(pipeline->backend, request->message.id,
+                                           buffer_view(&pipeline->scratch),
+                                           pipeline->options.result_expires_s);
+}
+
 /* A Job that is gone */
 
 struct lost_job {

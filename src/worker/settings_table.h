@@ -13,7 +13,7 @@ SETTING(kubernetes_quota_reserve, TREE, "{pods: 1}", "pods of the ResourceQuota 
 SETTING(kubernetes_quota_timeout, SECONDS, "86400", "seconds that a task which was taken waits for room in the quota before it fails; null or 0: no limit")
 SETTING(kubernetes_api_qps, COUNT, "500", "requests to the API server per second in the long run, without watches and logs; 0: no limit")
 SETTING(kubernetes_api_burst, COUNT, "1000", "the same at once, after a rest")
-SETTING(kubernetes_follow_logs, ACCEPTED, "100", "most pods whose log is followed for progress")
+SETTING(kubernetes_follow_logs, COUNT, "100", "most pods whose log is followed for progress (update_state); 0: none")
 SETTING(worker_http_address, TEXT, "0.0.0.0:9808", "where /livez, /readyz and /metrics are served: host:port, unix:/path, or empty for nowhere")
 SETTING(worker_lookahead, COUNT, "16", "messages held beyond the free places")
 SETTING(worker_log_json, BOOL, "false", "log JSON lines instead of Celery's text")

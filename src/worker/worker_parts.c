@@ -250,6 +250,7 @@ static struct executor *build_kubernetes(struct worker *worker, struct error *re
         .api_burst = settings->kubernetes_api_burst,
         .reserve_pods = reserved_pods(worker),
         .revoked = worker->revoked,
+        .follow_logs = worker->backend ? (size_t)settings->kubernetes_follow_logs : 0,
     };
     return executor_kubernetes_new(worker->loop, &options, &pipeline_executor_events,
                                    worker->pipeline, reterr);

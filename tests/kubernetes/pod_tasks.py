@@ -96,3 +96,13 @@ def short_nap(seconds: float) -> str:
     """Sleep, under limits that only the worker's settings have."""
     time.sleep(seconds)
     return "slept"
+
+
+@app.task(name="pods.steps", bind=True)
+def steps(self: Task, folder: str, count: int) -> str:
+    """Tell of each step, and end it when somebody has put its file into `folder`."""
+    for step in range(1, count + 1):
+        self.update_state(state="PROGRESS", meta={"step": step, "of": count, "note": "Schritt é"})
+        while not Path(folder, str(step)).exists():
+            time.sleep(0.02)
+    return "all done"

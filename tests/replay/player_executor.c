@@ -287,6 +287,23 @@ static void play_running(struct world *world, char *const *words)
     pipeline_executor_events.on_running(world->pipeline, &running);
 }
 
+/* PROGRESS ID|JOB STATE META: what a direct executor's task, or a Job's pod, tells of itself */
+static void play_progress(struct world *world, char *const *words)
+{
+    struct player_executor *player = NULL;
+    struct progress progress = {.state = bytes_from_text(words[2])};
+    if (!words[2] || !words[3] || !json_parse(bytes_from_text(words[3]), &progress.meta, NULL)) {
+        world_fail(world, "PROGRESS of what, which, and with what?");
+    }
+    if (strncmp(words[1], "job-", 4) == 0) {
+        struct completion running = completion_of(find_job(world, words[1]), NULL);
+        pipeline_executor_events.on_progress(world->pipeline, NULL, &running, &progress);
+    } else {
+        struct request *request = find_submission(world, words[1], &player)->request;
+        pipeline_executor_events.on_progress(world->pipeline, request, NULL, &progress);
+    }
+}
+
 /* May be played again: what has completed is reported until it is forgotten. */
 static void play_complete(struct world *world, char *const *words)
 {
@@ -339,13 +356,10 @@ bool player_executor_command(struct world *world, char *const *words)
         const char *word;
         void (*play)(struct world *world, char *const *words);
     } commands[] = {
-        {"STARTED", play_started},
-        {"FINISH", play_finish},
-        {"CREATED", play_created},
-        {"JOB", play_job},
-        {"RUNNING", play_running},
-        {"COMPLETE", play_complete},
-        {"EXECUTOR-GONE", play_executor_gone},
+        {"STARTED", play_started},   {"FINISH", play_finish},
+        {"CREATED", play_created},   {"JOB", play_job},
+        {"RUNNING", play_running},   {"COMPLETE", play_complete},
+        {"PROGRESS", play_progress}, {"EXECUTOR-GONE", play_executor_gone},
         {"ADMIT", play_admit},
     };
 
