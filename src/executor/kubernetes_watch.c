@@ -261,11 +261,12 @@ static void on_watch_end(void *context, const struct kubernetes_answer *answer)
         list_again(watch);
         return;
     }
+    bool is_lost = answer->verdict == KUBERNETES_BUSY && answer->status == 0;
     watch->failures = was_healthy ? 0 : watch->failures;
-    if (answer->verdict != KUBERNETES_DONE) {
+    if (was_healthy && (is_lost || answer->verdict == KUBERNETES_DONE)) {
+        schedule(watch, STEP_WATCH, 0); /* if the server is away, that will tell */
+    } else if (answer->verdict != KUBERNETES_DONE) {
         retry(watch, answer->verdict == KUBERNETES_BUSY ? STEP_WATCH : STEP_LIST, answer);
-    } else if (was_healthy) {
-        schedule(watch, STEP_WATCH, 0);
     } else {
         schedule(
             watch, STEP_WATCH,

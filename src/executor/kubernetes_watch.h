@@ -1,7 +1,7 @@
 /*
  * Follows all objects of one kind in the namespace: a paged list, then a watch from there with
- * bookmarks, then again when the watch ends, which is normal, or from a new list when the server no
- * longer knows where we were. The caller sees objects appear, change and go (client-go/tools/cache:
+ * bookmarks, then again when the watch ends or its connection does, which is normal, or from a new
+ * list when the server no longer knows where we were. The caller sees objects appear, change and go (client-go/tools/cache:
  * Reflector).
  */
 #ifndef PETIOLE_EXECUTOR_KUBERNETES_WATCH_H

@@ -19,7 +19,8 @@
 struct scripted {
     const char *path; /* words of the request's first line */
     int status;       /* or STREAM, or LONG_STREAM: a line that does not end, after its lines */
-    const char *body; /* of a stream: its lines; it stays open unless it ends with a dot */
+    const char *body; /* of a stream: its lines; it stays open, but ends after a dot, and is cut off
+                       * after an exclamation mark */
 };
 
 struct fixture {
@@ -40,7 +41,8 @@ static void stream(int descriptor, const char *lines)
     char chunk[TEXT_BYTES];
     size_t length = strlen(lines);
     bool ends = length > 0 && lines[length - 1] == '.';
-    length -= ends ? 1 : 0;
+    bool is_cut = length > 0 && lines[length - 1] == '!';
+    length -= ends || is_cut ? 1 : 0;
     http_server_write(descriptor, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     if (length > 0) {
         (void)snprintf(chunk, sizeof(chunk), "%zx\r\n%.*s\r\n", length, (int)length, lines);
@@ -48,7 +50,7 @@ static void stream(int descriptor, const char *lines)
     }
     if (ends) {
         http_server_write(descriptor, "0\r\n\r\n");
-    } else {
+    } else if (!is_cut) {
         http_server_linger(descriptor);
     }
 }
@@ -217,6 +219,21 @@ static void goes_on_where_a_watch_ended(void **state)
     watch_until(f, "listing listed +a +b ");
 }
 
+/* Servers restart and balancers lose connections: only what comes next may be worth a word. */
+static void goes_on_where_a_connection_was_lost(void **state)
+{
+    struct fixture *f = *state;
+    f->script[0] = (struct scripted){"limit=250", 200, LIST("7", "", "")};
+    f->script[1] =
+        (struct scripted){"resourceVersion=7 ", STREAM, EVENT("ADDED", OBJECT("a", "8")) "!"};
+    f->script[2] = (struct scripted){"resourceVersion=8 ", 503, "starting"};
+    f->script[3] = (struct scripted){"resourceVersion=8 ", STREAM, "!"};
+    f->script[4] =
+        (struct scripted){"resourceVersion=8 ", STREAM, EVENT("ADDED", OBJECT("b", "9"))};
+    watch_until(f, "listing listed +a trouble:starting trouble:transfer closed with outstanding "
+                   "read data remaining +b ");
+}
+
 static void lists_again_when_the_version_is_gone(void **state)
 {
     struct fixture *f = *state;
@@ -325,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(lists_by_pages_and_watches_from_there),
         TEST(goes_on_where_a_watch_ended),
+        TEST(goes_on_where_a_connection_was_lost),
         TEST(lists_again_when_the_version_is_gone),
         TEST(lists_again_when_a_page_token_has_run_out),
         TEST(lists_again_after_a_line_that_is_no_event),
