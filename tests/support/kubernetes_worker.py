@@ -50,8 +50,9 @@ class KubernetesWorker(PetioleWorker):
     """`petiole worker` of one tenant.
 
     `tasks` maps task names to the path of their template, or to all options of their row.
-    `api_port` and `redis_port` are those of proxies. A message that nobody acknowledges is
-    restored after 2 s, and a reported Job stays for 1 s, unless `settings` say else.
+    `api_port` and `redis_port` are those of proxies; `kubeconfig` is another one to use. A message
+    that nobody acknowledges is restored after 2 s, and a reported Job stays for 1 s, unless
+    `settings` say else.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class KubernetesWorker(PetioleWorker):
         tenant: str = "tenant-admin",
         api_port: int | None = None,
         redis_port: int | None = None,
+        kubeconfig: Path | None = None,
         settings: Mapping[str, object] | None = None,
         **rest: Any,
     ) -> None:
         """Start the worker; see wait_ready."""
         own = worker_settings(redis_port or redis_server.port, tenant, tasks)
-        kubeconfig = worker_kubeconfig(cluster, tenant, folder, api_port)
+        kubeconfig = kubeconfig or worker_kubeconfig(cluster, tenant, folder, api_port)
         super().__init__(
             folder,
             settings={**own, **(settings or {})},
