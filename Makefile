@@ -144,7 +144,7 @@ $(OBJECTS)/tests/fuzz_%: $(OBJECTS)/tests/fuzz/fuzz_%.o $(LIBRARY)
 RUN_TESTS = $(PYTHON) tests/support/run_tests.py --variant $(VARIANT)
 STAGES    = $(RUN_TESTS) --stage
 .PHONY: test check check-unit check-replay check-integration check-kubernetes $(CHECKS)
-.PHONY: asan tsan coverage fuzz format lint demo bench deps install clean
+.PHONY: asan tsan coverage fuzz soak format lint demo bench deps install clean
 
 deps: ## Install the Debian packages that building and testing need
 	@tests/support/install_packages.sh test
@@ -197,6 +197,12 @@ fuzz-run: $(FUZZ)
 	    seeds=tests/fuzz/corpus/$$name; [ -d "$$seeds" ] || seeds=; \
 	    "$$target" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
 	        -artifact_prefix="$(OBJECTS)/" "$(OBJECTS)/corpus/$$name" $$seeds || exit 1; done
+
+SOAK_SECONDS ?= 600
+soak: all ## Let a worker live a day in minutes with the API server for SOAK_SECONDS (600), and show what it holds
+	@tests/support/install_packages.sh test
+	@PETIOLE_SOAK_SECONDS=$(SOAK_SECONDS) PETIOLE_BINARY=$(abspath $(OUT)/petiole) \
+	    "$$($(PYTHON) tests/support/python_env.py newest)" -m pytest -q tests/kubernetes/test_soak.py
 
 format: ## Rewrite the C sources with clang-format-14 and the Python sources with ruff
 	clang-format-14 -i $(FORMATTED)

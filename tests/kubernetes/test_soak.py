@@ -1,0 +1,213 @@
+"""A day in minutes: credentials, connections and watches that end all the time, and small tasks.
+
+One worker speaks HTTP/2 with the API server, and its connections are cut; the other speaks HTTP/1.1
+with a proxy that lets its watches end after seconds and changes its authority. The tokens of both
+are replaced and the old ones ended. PETIOLE_SOAK_SECONDS says for how long (`make soak`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from api_proxy import ApiProxy
+from bound_token import BoundToken, write_kubeconfig
+from celery import Celery
+from cluster import Cluster
+from gate_proxy import GateProxy
+from job_template import report, report_script, write_template
+from job_watch import JobWatch
+from kubernetes_worker import SERVICE_ACCOUNT, KubernetesWorker
+from ports import HOST
+from publication_watch import PublicationWatch
+from resources import Sample, growth, sample
+from waiting import wait_for
+
+TENANT = "tenant-admin"
+SECONDS = float(os.environ.get("PETIOLE_SOAK_SECONDS", "60"))
+# Tables and allocators find their size: what is measured begins after that.
+WARM_UP = 0.4
+TASKS_EVERY_S = 0.35
+TOKENS_EVERY_S = 11.0
+CUTS_EVERY_S = 5.0
+AUTHORITIES_EVERY_S = 17.0
+SAMPLES_EVERY_S = 0.5
+WATCHES_LAST_S = 2
+SETTLE_S = 60.0
+# By which the fitted lines may rise while it is measured, however long that is.
+MOST_GROWTH_BYTES = 512 * 1024
+MOST_GROWTH_DESCRIPTORS = 3.0
+StartWorker = Callable[..., KubernetesWorker]
+
+
+class Routine:
+    """Calls `action` every so often in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, every_s: float, action: Callable[[], Any]) -> None:
+        """Get ready."""
+        self.count = 0
+        self._every_s = every_s
+        self._action = action
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> Routine:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End it; raise what the action raised."""
+        self._ended.set()
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._action()
+            except BaseException as error:  # It belongs to the test, which hears of it in `stop`.
+                self._error = error
+                return
+            self.count += 1
+
+
+class Trouble:
+    """Everything that ends during a day, for one worker of each kind."""
+
+    def __init__(self, cluster: Cluster, folder: Path, stack: contextlib.ExitStack) -> None:
+        """Put the proxies up; nothing happens before `routines` run."""
+        self.gate = GateProxy(int(cluster.url.rpartition(":")[2]))
+        stack.callback(self.gate.close)
+        self.proxy = ApiProxy(cluster, folder / "api-proxy")
+        stack.callback(self.proxy.close)
+        self.proxy.alter_path = self._shorten
+        self.tokens = []
+        for name in ("cut", "proxied"):
+            token = BoundToken(cluster, TENANT, SERVICE_ACCOUNT, folder / f"token-{name}")
+            stack.callback(token.close)
+            self.tokens.append(token)
+        self._ca = folder / "ca.crt"
+        self._ca.write_bytes(self.proxy.ca.read_bytes())
+        direct = f"https://{HOST}:{self.gate.port}"
+        self.kubeconfigs = [
+            write_kubeconfig(folder / "config-cut", direct, cluster.ca, self.tokens[0].path),
+            write_kubeconfig(folder / "config-2", self.proxy.url, self._ca, self.tokens[1].path),
+        ]
+
+    def replace_tokens(self) -> None:
+        """Write new tokens and end the old ones."""
+        for token in self.tokens:
+            token.rotate()
+
+    def replace_authority(self) -> None:
+        """Let the proxy's certificate and the file of its authority be others."""
+        self._ca.write_bytes(self.proxy.renew_authority().read_bytes())
+        self.proxy.cut()
+
+    @staticmethod
+    def _shorten(path: str) -> str:
+        return re.sub(r"timeoutSeconds=\d+", f"timeoutSeconds={WATCHES_LAST_S}", path)
+
+
+def assert_flat(name: str, samples: list[Sample]) -> str:
+    """Check that the process of the samples has not grown; return its figures in words."""
+    first = samples[0].at_s + WARM_UP * SECONDS
+    measured = [each for each in samples if each.at_s >= first]
+    grown = {what: growth(measured, what) for what in ("rss", "pss", "descriptors")}
+    words = (
+        f"{name}: after the warm-up {measured[0].pss >> 10} KiB PSS, at the end "
+        f"{measured[-1].pss >> 10}; fitted growth in {measured[-1].at_s - measured[0].at_s:.0f} s: "
+        f"{grown['pss'] / 1024:+.0f} KiB PSS, {grown['rss'] / 1024:+.0f} KiB RSS, "
+        f"{grown['descriptors']:+.1f} of at most {max(s.descriptors for s in measured)} descriptors"
+    )
+    # A sanitizer keeps what is freed.
+    if os.environ.get("PETIOLE_VARIANT", "release") in {"release", "clang"}:
+        assert max(grown["pss"], grown["rss"]) < MOST_GROWTH_BYTES, words
+    assert grown["descriptors"] < MOST_GROWTH_DESCRIPTORS, words
+    return words
+
+
+def test_a_day_in_minutes(
+    *,
+    start_worker: StartWorker,
+    cluster: Cluster,
+    client: Celery,
+    broker: redis.Redis,
+    job_watch: JobWatch,
+    publications: PublicationWatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    sent: list[str] = []
+    template = write_template(tmp_path, "small", script=report_script(report("done")))
+
+    def send() -> None:
+        sent.append(client.send_task("pods.small", queue=TENANT, ignore_result=False).id)
+
+    with contextlib.ExitStack() as stack:
+        trouble = Trouble(cluster, tmp_path, stack)
+        workers = [
+            start_worker({"pods.small": template}, kubeconfig=each) for each in trouble.kubeconfigs
+        ]
+        samples: list[list[Sample]] = [[] for _ in workers]
+
+        def look() -> None:
+            for seen, worker in zip(samples, workers, strict=True):
+                seen.append(sample(worker.pid))
+
+        routines = {
+            "looks": Routine(SAMPLES_EVERY_S, look),
+            "tasks": Routine(TASKS_EVERY_S, send),
+            "tokens": Routine(TOKENS_EVERY_S, trouble.replace_tokens),
+            "cuts": Routine(CUTS_EVERY_S, trouble.gate.drop),
+            "authorities": Routine(AUTHORITIES_EVERY_S, trouble.replace_authority),
+        }
+        for routine in routines.values():
+            routine.start()
+        time.sleep(SECONDS)
+        for routine in routines.values():
+            routine.stop()
+        wait_for(lambda: publications.tasks() >= set(sent), SETTLE_S, "every result")
+        asked = trouble.proxy.asked()
+        refused = [
+            each
+            for kind in ("jobs", "pods", "leases", "resourcequotas", "limitranges")
+            for each in trouble.proxy.refused(401, kind)
+        ]
+
+    wait_for(lambda: not broker.keys("unacked*"), SETTLE_S, "nothing unacknowledged")
+    assert not broker.exists(TENANT)
+    publications.sync()
+    job_watch.sync()
+    jobs = Counter(job.task_id for job in job_watch.all(TENANT))
+    assert {each: jobs[each] for each in sent} == dict.fromkeys(sent, 1)
+    assert [publications.results(each) for each in sent] == [["SUCCESS"]] * len(sent)
+    figures = [
+        assert_flat(each.node_name, seen) for each, seen in zip(workers, samples, strict=True)
+    ]
+    watches = sum(each.is_watch for each in asked)
+    tokens = len({each.authorization for each in asked})
+    assert watches > 2 * SECONDS / WATCHES_LAST_S
+    assert tokens > 1
+    assert refused
+    with capsys.disabled():
+        print(
+            f"\nsoak of {SECONDS:.0f} s: {len(sent)} tasks, each one Job and one result; "
+            f"{routines['tokens'].count} times new tokens ({len(refused)} requests refused with "
+            f"401), {routines['authorities'].count} authorities, {routines['cuts'].count} cuts, "
+            f"{watches} watches of one worker",
+            *figures,
+            sep="\n  ",
+        )
