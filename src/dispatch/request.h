@@ -47,6 +47,9 @@ struct request {
     int64_t started_ms;
     unsigned attempts;   /* a durable executor's: how often it could not begin it */
     unsigned passes;     /* how many that came later were begun before it */
+    bool may_have_job;   /* a durable executor may have begun it already: its message came twice, or
+                          * an answer was lost */
+    bool is_over;        /* is not to begin any more; only what has begun already counts */
     bool is_waiting;     /* what it needs is not free, as its executor says */
     int64_t waiting_ms;  /* since when */
     void *executor_data; /* the executor's, while READY and RUNNING */

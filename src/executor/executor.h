@@ -108,7 +108,9 @@ struct executor_ops {
      * sentence, both of the request's arena or static. NULL together with admit. */
     void (*explain)(struct executor *executor, struct request *request, const char **ret_category,
                     const char **ret_sentence);
-    /* Runs `request`, which must have a free slot. */
+    /* Runs `request`, which must have a free slot. Durable: one that is_over needs none, and is not
+     * begun; on_started comes when it has been already, else on_finished with REJECT, requeue and
+     * may_have_job cleared. */
     void (*submit)(struct executor *executor, struct request *request);
     /* Ends a running request; on_finished still comes. */
     void (*cancel)(struct executor *executor, struct request *request);

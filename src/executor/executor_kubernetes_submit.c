@@ -98,7 +98,7 @@ static void try_later(struct submission *submission, int64_t asked_ms)
     loop_start_timer(executor->loop, &submission->timer, asked_ms > delay_ms ? asked_ms : delay_ms);
 }
 
-/* Adopting */
+/* Adopting: a Job that exists already */
 
 /* Only a Job of the same message is ours (contracts: 409). */
 static bool is_same(const struct submission *submission, const struct kubernetes_job *job)
@@ -109,13 +109,24 @@ static bool is_same(const struct submission *submission, const struct kubernetes
            && bytes_equal_text(job->digest, digest);
 }
 
+/* There is no Job of the request. */
+static void on_none(struct submission *submission)
+{
+    submission->request->may_have_job = false;
+    if (submission->request->is_over) {
+        give_back(submission);
+    } else {
+        submission->request->attempts = 0;
+        try_later(submission, 0); /* it went between the two requests */
+    }
+}
+
 static void on_existing(void *context, const struct kubernetes_answer *answer)
 {
     struct submission *submission = context;
     submission->call = NULL;
     if (answer->verdict == KUBERNETES_NOT_FOUND) {
-        submission->request->attempts = 0;
-        try_later(submission, 0); /* it went between the two requests */
+        on_none(submission);
         return;
     }
     if (answer->verdict != KUBERNETES_DONE) {
@@ -128,6 +139,8 @@ static void on_existing(void *context, const struct kubernetes_answer *answer)
     if (is_same(submission, &job)) {
         executor_kubernetes_see_job(submission->executor, answer->body);
         started(submission);
+    } else if (submission->request->is_over) {
+        on_none(submission);
     } else {
         const char *sentence = arena_format(
             submission->request->arena,
@@ -139,28 +152,37 @@ static void on_existing(void *context, const struct kubernetes_answer *answer)
     arena_free(&arena);
 }
 
+static void find_existing(struct submission *submission)
+{
+    submission->call =
+        kubernetes_api_call(submission->executor->api,
+                            &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS,
+                                                         .name = submission->name},
+                            on_existing, submission);
+}
+
+/* Making */
+
 static void on_posted(void *context, const struct kubernetes_answer *answer)
 {
     struct submission *submission = context;
-    struct executor_kubernetes *executor = submission->executor;
     submission->call = NULL;
     switch (answer->verdict) {
     case KUBERNETES_DONE:
         started(submission);
         break;
     case KUBERNETES_EXISTS:
-        submission->call =
-            kubernetes_api_call(executor->api,
-                                &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS,
-                                                             .name = submission->name},
-                                on_existing, submission);
+        find_existing(submission);
         break;
     case KUBERNETES_QUOTA:
         submission->waits_for_quota = true;
         try_later(submission, answer->retry_after_ms);
         break;
-    case KUBERNETES_CONFLICT:
     case KUBERNETES_BUSY:
+        submission->request->may_have_job = true; /* only the answer may be lost */
+        try_later(submission, answer->retry_after_ms);
+        break;
+    case KUBERNETES_CONFLICT:
         try_later(submission, answer->retry_after_ms);
         break;
     case KUBERNETES_NOT_FOUND:
@@ -236,7 +258,9 @@ static void begin(void *context)
     struct submission *submission = context;
     struct error error = {0};
     job_name_format(&submission->request->message, 0, submission->name);
-    if (!build(submission, &error)) {
+    if (submission->request->is_over) {
+        find_existing(submission);
+    } else if (!build(submission, &error)) {
         fail(submission, error.kind == ERROR_TOO_LARGE ? "MessageTooLarge" : "TemplateError",
              error.message);
     } else if (is_held_back(submission)) {
@@ -282,8 +306,10 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     submission->request = request;
     submission->begin = (struct loop_call){.function = begin, .context = submission};
     submission->timer = (struct timer){.on_due = give_back, .context = submission};
-    submission->asked = executor_kubernetes_copy_asked(executor, request);
-    stage(submission, JOB_QUOTA_STARTING);
+    if (!request->is_over) {
+        submission->asked = executor_kubernetes_copy_asked(executor, request);
+        stage(submission, JOB_QUOTA_STARTING);
+    }
     list_append(&executor->submissions, &submission->node);
     executor->submission_count++;
     loop_defer(executor->loop, &submission->begin);

@@ -149,7 +149,7 @@ static void on_lease(void *context, bool is_held)
     lane_of(pipeline, request)->starting_count--;
     pipeline_touch(pipeline);
     if (is_held && pipeline->is_accepting) {
-        if (!pipeline_end_if_over(pipeline, request)) {
+        if (request->is_over || !pipeline_end_if_over(pipeline, request)) {
             submit(pipeline, request);
         }
         return;
@@ -210,6 +210,15 @@ static void start_durable(struct pipeline *pipeline, struct request *request)
     } else {
         confirm_lease(start);
     }
+}
+
+void pipeline_look_for_job(struct pipeline *pipeline, struct request *request)
+{
+    request->is_over = true;
+    if (request->state == REQUEST_RECEIVED) {
+        request_move(request, REQUEST_READY);
+    }
+    start_durable(pipeline, request);
 }
 
 void pipeline_take(struct pipeline *pipeline, struct request *request)
@@ -446,6 +455,7 @@ static void begin_again(struct pipeline *pipeline, struct request *request)
 {
     struct pipeline_lane *lane = lane_of(pipeline, request);
     request_move(request, REQUEST_READY);
+    request->is_over = false;
     if (pipeline_end_if_over(pipeline, request)) {
         return;
     }

@@ -25,9 +25,21 @@ static void end_unregistered(struct pipeline *pipeline, struct request *request)
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
+/* Whether there may be a Job of `request`, which will have a result of its own. */
+static bool may_have_job(const struct pipeline *pipeline, const struct request *request)
+{
+    const struct executor *executor =
+        request->type ? pipeline->lanes[request->type->executor].executor : NULL;
+    return request->may_have_job && executor && executor->ops->is_durable;
+}
+
 void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, const char *reason)
 {
     struct outcome outcome;
+    if (may_have_job(pipeline, request)) {
+        pipeline_look_for_job(pipeline, request);
+        return;
+    }
     executor_revoked(request->arena, reason, &outcome);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
@@ -141,6 +153,7 @@ void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery)
         message_read(delivery, &pipeline->options.message_rules, &request->message, &error);
     if (fault == MESSAGE_FINE) {
         request->type = find_type(pipeline, request->message.task);
+        request->may_have_job = request->message.redelivered;
     }
     if (fault == MESSAGE_FINE && request->type) {
         fault = message_open_body(delivery, &pipeline->options.message_rules, &request->message,

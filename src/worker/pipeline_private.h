@@ -55,6 +55,10 @@ void pipeline_give_back(struct pipeline *pipeline, struct request *request);
 /* Frees a request and its arena; leaves NULL. Its delivery must be settled. */
 void pipeline_drop(struct request **request);
 
+/* Ends `request` of a durable executor, in READY or RECEIVED and out of its lane, that may have begun
+ * already: as what it became, or, when it has not begun, as REVOKED. */
+void pipeline_look_for_job(struct pipeline *pipeline, struct request *request);
+
 /* Takes a request out of its lane. */
 void pipeline_take(struct pipeline *pipeline, struct request *request);
 
@@ -74,7 +78,8 @@ void pipeline_end_refused(struct pipeline *pipeline, struct executor *executor,
 /* Carries out the verdict on a request in RECEIVED. */
 void pipeline_advance(struct pipeline *pipeline, struct request *request);
 
-/* Ends a request that has not begun with REVOKED; `reason` is "revoked" or "expired". */
+/* Ends a request that has not begun here with REVOKED, after a look whether it has begun elsewhere;
+ * `reason` is "revoked" or "expired". */
 void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, const char *reason);
 
 /* Ends a request in READY or RECEIVED whose time has run out, or that was revoked meanwhile, as

@@ -125,6 +125,24 @@ def test_a_running_job_goes_on_when_it_is_revoked_without_terminate(
     assert not job_watch.of_task(later.id)
 
 
+def is_pending(pods: list[dict[str, Any]]) -> bool:
+    """Return whether there is a pod that waits for its image, or for a node."""
+    statuses = [pod["status"] for pod in pods]
+    states = [each["state"] for status in statuses for each in status.get("containerStatuses", [])]
+    conditions = [each for status in statuses for each in status.get("conditions", [])]
+    reasons = {state.get("waiting", {}).get("reason") for state in states}
+    reasons |= {each.get("reason") for each in conditions}
+    return bool(reasons & {"ErrImagePull", "ImagePullBackOff", "SchedulingGated"})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"container": {"image": "petiole.test/missing:1"}},
+        {"pod": {"schedulingGates": [{"name": "petiole.test/held"}]}},
+    ],
+    ids=["image", "node"],
+)
 def test_jobs_that_are_pending_and_tasks_that_wait_for_quota_are_terminated(
     *,
     start_worker: StartWorker,
@@ -133,14 +151,15 @@ def test_jobs_that_are_pending_and_tasks_that_wait_for_quota_are_terminated(
     job_watch: JobWatch,
     broker: redis.Redis,
     tmp_path: Path,
+    parts: dict[str, Any],
 ) -> None:
     # One pod is there, and for another one room is kept.
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "2"}}}
-    unschedulable = {"nodeSelector": {"no": "such-node"}}
-    template = write_template(tmp_path, "stuck", script="sleep 600", pod=unschedulable)
+    template = write_template(tmp_path, "stuck", script="sleep 600", **parts)
     worker = start_worker({"pods.stuck": template})
     pending = send(client, "pods.stuck")
     job_watch.wait_job(pending.id)
+    wait_for(lambda: is_pending(pods_of(cluster, pending)), 30, "a pod that cannot run")
     cluster.client.request("POST", QUOTAS, quota)
     try:
         cluster.wait(f"{QUOTAS}/none", lambda found: bool(found and found["status"].get("used")))
@@ -152,6 +171,67 @@ def test_jobs_that_are_pending_and_tasks_that_wait_for_quota_are_terminated(
         wait_gone(cluster, job_watch, broker, pending)
     finally:
         cluster.client.request("DELETE", f"{QUOTAS}/none")
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_a_job_that_the_worker_does_not_know_of_is_terminated_once(
+    *,
+    start_worker: StartWorker,
+    client: Celery,
+    cluster: Cluster,
+    job_watch: JobWatch,
+    broker: redis.Redis,
+    publications: PublicationWatch,
+    make_proxy: Callable[[int], GateProxy],
+    tmp_path: Path,
+    lost: str,
+) -> None:
+    """The connection breaks while it makes the Job: there is one only when the request arrived."""
+    tasks = {"pods.long": write_template(tmp_path, "long", script="sleep 600")}
+    api = make_proxy(urlsplit(cluster.url).port or 0)
+    worker = start_worker(tasks, api_port=api.port)
+    gate = api.requests if lost == "request" else api.answers
+    gate.close()
+    result = send(client, "pods.long")
+    if lost == "answer":
+        job_watch.wait_job(result.id)
+    gate.wait_held()
+    worker.wait_log(r"\] received")
+    terminate(client, result)
+    worker.wait_log(f"Terminating {result.id}")
+    api.drop()
+    wait_gone(cluster, job_watch, broker, result, "revoked|terminated")
+    publications.sync()
+    job_watch.sync()
+    assert publications.results(result.id) == ["REVOKED"]
+    assert len(job_watch.of_task(result.id)) == (lost == "answer")
+
+
+def test_a_message_that_comes_back_and_its_job_are_terminated_as_one(
+    *,
+    start_worker: StartWorker,
+    client: Celery,
+    cluster: Cluster,
+    job_watch: JobWatch,
+    broker: redis.Redis,
+    publications: PublicationWatch,
+    make_proxy: Callable[[int], GateProxy],
+    tmp_path: Path,
+) -> None:
+    """As when a worker dies between the Job and the acknowledgement, and then a client revokes."""
+    tasks = {"pods.long": write_template(tmp_path, "long", script="sleep 600")}
+    api = make_proxy(urlsplit(cluster.url).port or 0)
+    worker = start_worker(tasks, api_port=api.port)
+    api.answers.close()
+    result = send(client, "pods.long")
+    job_watch.wait_job(result.id)
+    worker.kill()
+    start_worker(tasks)
+    terminate(client, result)
+    wait_gone(cluster, job_watch, broker, result)
+    publications.sync()
+    assert publications.results(result.id) == ["REVOKED"]
+    assert len(job_watch.of_task(result.id)) == 1
 
 
 def test_a_job_is_terminated_although_the_api_was_away(

@@ -63,7 +63,7 @@ static void submit(struct executor *executor, struct request *request)
 {
     struct player_executor *player = player_of(executor);
     struct player_submission *submission = arena_alloc(player->world->arena, sizeof(*submission));
-    if (free_slots(executor) == 0) {
+    if (free_slots(executor) == 0 && !request->is_over) {
         world_fail(player->world, "%.*s is submitted without a place",
                    BYTES_FORMAT(request->message.id));
     }
@@ -181,7 +181,7 @@ static struct player_job *find_job(struct world *world, const char *name)
 }
 
 /* success [JSON] | failure CLASS [MODULE] | retry [SECONDS] | ignore | reject [requeue] | lost |
- * timeout | revoked */
+ * timeout | revoked | absent: of a request that is over and has no Job */
 static struct outcome outcome_of(struct world *world, char *const *words)
 {
     const char *kind = words[0] ? words[0] : "";
@@ -202,6 +202,8 @@ static struct outcome outcome_of(struct world *world, char *const *words)
     } else if (strcmp(kind, "reject") == 0) {
         outcome.kind = OUTCOME_REJECT;
         outcome.requeue = detail != NULL;
+    } else if (strcmp(kind, "absent") == 0) {
+        executor_given_back(&outcome);
     } else if (strcmp(kind, "ignore") == 0) {
         outcome.kind = OUTCOME_IGNORE;
     } else if (strcmp(kind, "lost") == 0) {
@@ -228,6 +230,8 @@ static void play_finish(struct world *world, char *const *words)
     struct player_executor *player = NULL;
     struct player_submission *submission = find_submission(world, words[1], &player);
     struct outcome outcome = outcome_of(world, words + 2);
+    bool is_absent = words[2] && strcmp(words[2], "absent") == 0;
+    submission->request->may_have_job = submission->request->may_have_job && !is_absent;
     list_remove(&submission->node);
     pipeline_executor_events.on_finished(world->pipeline, submission->request, &outcome);
     pipeline_executor_events.on_free_slots(world->pipeline, &player->base);
