@@ -24,7 +24,7 @@ static void tell(struct job_progress *progress, struct arena *arena)
     struct request request = {.arena = arena, .type = &registry_defaults};
     struct progress told = job_progress_give(progress);
     struct buffer buffer;
-    struct json document;
+    struct json document = {JSON_TYPE_ABSENT, {NULL, 0}};
     struct bytes status = {NULL, 0};
     request.message.id = BYTES("id");
     buffer_init(&buffer, (size_t)1 << 20);
