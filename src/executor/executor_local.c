@@ -112,19 +112,29 @@ static void on_ended(void *context, const struct outcome *outcome)
     defer_close(local);
 }
 
-static const struct local_run_events run_events = {on_started, on_ended};
+static void on_progress(void *context, const struct progress *progress)
+{
+    struct submission *submission = context;
+    struct executor_local *local = submission->local;
+    local->events->on_progress(local->context, submission->request, NULL, progress);
+}
+
+static const struct local_run_events run_events = {on_started, on_ended, on_progress};
+static const struct local_run_events silent_run_events = {on_started, on_ended, NULL};
 
 static struct local_run *make_run(struct submission *submission)
 {
     struct executor_local *local = submission->local;
     const struct message *message = &submission->request->message;
+    const struct local_run_events *events =
+        request_stores_result(submission->request) ? &run_events : &silent_run_events;
     char name[JOB_NAME_SIZE];
     struct buffer record CLEANUP(buffer_fini);
     job_name_format(message, 0, name);
     buffer_init(&record, MAX_RECORD_BYTES);
     message_record_append(&record, message);
     return local_run_new(&local->site, name, buffer_view(&record),
-                         executor_hard_limit_s(submission->request), &run_events, submission);
+                         executor_hard_limit_s(submission->request), events, submission);
 }
 
 /* Templates */

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "executor/job_result.h"
 #include "executor/local_folder.h"
+#include "executor/local_output.h"
 #include "executor/local_plan.h"
 #include "executor/local_process.h"
 
@@ -30,6 +31,7 @@ struct local_run {
     const char *program;
     struct local_plan plan;
     int log_descriptor; /* -1: closed */
+    struct local_output states;
     struct bytes report;
     struct bytes output;
 
@@ -37,6 +39,8 @@ struct local_run {
     uv_work_t work;
     struct loop_call refuse_call;
     struct local_process process;
+    struct timer look_timer;
+    bool is_looking;    /* `work` is under way meanwhile */
     struct timer timer; /* the earlier limit, then the end of the grace period */
     enum local_end timer_end;
     enum local_end end;
@@ -110,7 +114,15 @@ static void prepare(uv_work_t *work)
                || !local_folder_fill(&run->plan, run->log_path, &run->log_descriptor,
                                      &run->error)) {
         run->error_category = "CreateContainerError";
+    } else {
+        local_output_begin(&run->states, run->log_path);
     }
+}
+
+static void look(uv_work_t *work)
+{
+    struct local_run *run = work->data;
+    local_output_look(&run->states, run->log_path);
 }
 
 static void collect(uv_work_t *work)
@@ -164,8 +176,32 @@ static void on_refused(void *context)
 
 static void start_collecting(struct local_run *run)
 {
-    run->is_over = true;
     (void)uv_queue_work(loop_uv(run->site->loop), &run->work, collect, on_collected);
+}
+
+/* On the loop: what it says of itself */
+
+static void on_looked(uv_work_t *work, int status)
+{
+    struct local_run *run = work->data;
+    (void)status;
+    run->is_looking = false;
+    if (run->is_over) {
+        start_collecting(run);
+        return;
+    }
+    loop_start_timer(run->site->loop, &run->look_timer, JOB_PROGRESS_MIN_PERIOD_MS);
+    if (job_progress_is_new(&run->states.progress)) {
+        struct progress progress = job_progress_give(&run->states.progress);
+        run->events->on_progress(run->context, &progress);
+    }
+}
+
+static void start_look(void *context)
+{
+    struct local_run *run = context;
+    run->is_looking = true;
+    (void)uv_queue_work(loop_uv(run->site->loop), &run->work, look, on_looked);
 }
 
 /* On the loop: the process */
@@ -177,7 +213,11 @@ static void on_exit_of_process(void *context, int exit_code, int signal_number)
     run->exit_code = exit_code;
     run->signal_number = signal_number;
     run->runtime_s = (double)(loop_now_ms(run->site->loop) - run->started_ms) / MS_PER_S;
-    start_collecting(run);
+    run->is_over = true;
+    loop_stop_timer(run->site->loop, &run->look_timer);
+    if (!run->is_looking) {
+        start_collecting(run);
+    }
 }
 
 static void on_timer(void *context)
@@ -233,8 +273,12 @@ static void on_prepared(uv_work_t *work, int status)
     }
     if (run->has_started) {
         arm_limit(run);
+        if (run->events->on_progress) {
+            loop_start_timer(run->site->loop, &run->look_timer, JOB_PROGRESS_MIN_PERIOD_MS);
+        }
         run->events->on_started(run->context);
     } else {
+        run->is_over = true;
         start_collecting(run);
     }
 }
@@ -258,6 +302,7 @@ struct local_run *local_run_new(const struct local_run_site *site, const char *n
     run->work.data = run;
     run->refuse_call = (struct loop_call){.function = on_refused, .context = run};
     run->timer = (struct timer){.on_due = on_timer, .context = run};
+    run->look_timer = (struct timer){.on_due = start_look, .context = run};
     return run;
 }
 
@@ -267,6 +312,7 @@ void local_run_free(struct local_run **run)
         return;
     }
     json_decref((*run)->job);
+    local_output_fini(&(*run)->states);
     arena_free(&(*run)->arena);
     memory_free(run);
 }

@@ -37,6 +37,8 @@ struct local_run_events {
     /* It is over; the outcome is borrowed. Comes once, from the loop; then the run is to be
      * freed. */
     void (*on_ended)(void *context, const struct outcome *outcome);
+    /* Optional: it has told something new of itself; looked for at intervals while it runs. */
+    void (*on_progress)(void *context, const struct progress *progress);
 };
 
 /* Returns new: a run called `name` (a Job's name) of the message `record` (JSON text); both are

@@ -14,6 +14,7 @@
  *      Durable executor: its lease is confirmed, the Job is created, the delivery is acknowledged
  *        together with an entry in the outbox, and the request is forgotten: the Job carries
  *      the message and brings it back when it has ended, to whichever worker owns it then.
+ *      What a task tells of itself while it runs is stored in passing.
  *   6. The report, each step repeatable: publish what follows (a retry), store the result,
  *     settle, let the receipt go.
  */

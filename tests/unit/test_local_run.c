@@ -33,6 +33,9 @@ struct fixture {
     bool has_started;
     bool has_ended;
     struct outcome outcome;
+    bool has_progress;
+    const char *state;
+    const char *meta;
 };
 
 static void set_flag(void *context)
@@ -72,7 +75,16 @@ static void on_ended(void *context, const struct outcome *outcome)
     local_run_free(&fixture->run);
 }
 
-static const struct local_run_events run_events = {on_started, on_ended};
+static void on_progress(void *context, const struct progress *progress)
+{
+    struct fixture *fixture = context;
+    assert_true(fixture->has_started && !fixture->has_ended);
+    fixture->has_progress = true;
+    fixture->state = arena_text(fixture->arena, progress->state);
+    fixture->meta = arena_text(fixture->arena, progress->meta.text);
+}
+
+static const struct local_run_events run_events = {on_started, on_ended, on_progress};
 
 static int set_up(void **state)
 {
@@ -181,6 +193,25 @@ static void test_report_log_and_claim(void **state)
     assert_string_equal(arena_text(fixture->arena, model), "model\n");
 }
 
+static void test_progress(void **state)
+{
+    struct fixture *fixture = *state;
+    for (int round = 1; round <= 2; round++) { /* the second one appends to the log of the first */
+        char script[256];
+        (void)snprintf(script, sizeof(script),
+                       "echo text; echo '::petiole {\"seq\":1,\"state\":\"OLD\"}'; "
+                       "echo '::petiole {\"seq\":2,\"state\":\"S%d\",\"meta\":[%d]}'; sleep 60",
+                       round, round);
+        fixture->has_progress = false;
+        begin(fixture, script, "", 0.0);
+        wait_for(fixture, &fixture->has_progress);
+        assert_int_equal(fixture->state[1], '0' + round);
+        assert_int_equal(fixture->meta[1], '0' + round);
+        local_run_end(fixture->run, LOCAL_END_REVOKED, LONG_GRACE);
+        check_outcome(fixture, OUTCOME_REVOKED, "TaskRevokedError", "terminated");
+    }
+}
+
 static void test_failures(void **state)
 {
     struct fixture *fixture = *state;
@@ -287,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_report_log_and_claim),
+        TEST(test_progress),
         TEST(test_failures),
         TEST(test_what_cannot_start),
         TEST(test_deadline_and_limit),
