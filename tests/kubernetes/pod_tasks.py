@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,14 @@ def steps(self: Task, folder: str, count: int) -> str:
         while not Path(folder, str(step)).exists():
             time.sleep(0.02)
     return "all done"
+
+
+@app.task(name="pods.count", bind=True)
+def count_up(self: Task, seconds: float) -> str:
+    """Count to two, among text without a line's end on both streams; take so long for each."""
+    for number in (1, 2):
+        for stream in (sys.stdout, sys.stderr):
+            print("\r50 %", end="", file=stream, flush=True)
+        self.update_state(state="COUNTING", meta={"number": number})
+        time.sleep(seconds)
+    return "counted"

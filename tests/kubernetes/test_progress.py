@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import python_env
 from celery import Celery
 from celery.app.task import Context
 from celery.result import AsyncResult
+from cluster import Cluster
+from gate_proxy import GateProxy
 from job_template import PodGate, report, report_script, write_template
 from kubernetes_worker import KubernetesWorker
 from publication_watch import PublicationWatch
@@ -96,6 +99,30 @@ def test_the_next_owner_goes_on_with_it(
     assert result.get(timeout=30) == "all done"
     assert states(publications, result)[-1] == ("SUCCESS", "all done")
     assert "wrong way" not in second.log()
+
+
+def test_a_log_that_breaks_off_is_read_on(
+    *,
+    start_worker: StartWorker,
+    client: Celery,
+    cluster: Cluster,
+    make_proxy: Callable[[int], GateProxy],
+    publications: PublicationWatch,
+    tmp_path: Path,
+) -> None:
+    proxy = make_proxy(urlsplit(cluster.url).port or 0)
+    template = write_template(tmp_path, "steps")
+    start_worker({"pods.steps": template}, api_port=proxy.port)
+    result = client.send_task("pods.steps", args=(str(tmp_path), 3), queue=TENANT)
+    for number in (1, 2):
+        wait_info(result, step(number, 3))
+        proxy.drop()
+        end_step(tmp_path, number)
+    wait_info(result, step(3, 3))
+    end_step(tmp_path, 3)
+    assert result.get(timeout=30) == "all done"
+    expected = [("PROGRESS", step(number, 3)) for number in (1, 2, 3)]
+    assert states(publications, result) == [*expected, ("SUCCESS", "all done")]
 
 
 HOSTILE = [
