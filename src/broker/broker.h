@@ -143,6 +143,9 @@ struct broker_ops {
      * until it is stored, or the broker closes. */
     void (*publish)(struct broker *broker, const struct publication *publication,
                     broker_done_fn *on_done, void *context);
+    /* Writes an entry into the outbox. */
+    void (*outbox_add)(struct broker *broker, const struct broker_outbox_entry *entry,
+                       broker_done_fn *on_done, void *context);
     /* Removes an entry from the outbox. */
     void (*outbox_remove)(struct broker *broker, struct bytes namespace_name, struct bytes job_name,
                           broker_done_fn *on_done, void *context);

@@ -532,6 +532,7 @@ static const struct broker_ops redis_ops = {
     .settle_tag = broker_redis_settle_tag,
     .confirm_lease = broker_redis_lease_confirm,
     .publish = broker_redis_send_publish,
+    .outbox_add = broker_redis_settle_outbox_add,
     .outbox_remove = broker_redis_settle_outbox_remove,
     .outbox_list = broker_redis_settle_outbox_list,
     .revoked_add = broker_redis_pidbox_revoked_add,

@@ -209,6 +209,8 @@ void broker_redis_settle_own(struct broker_redis *broker, uint64_t number,
                              void *context);
 void broker_redis_settle_tag(struct broker *base, struct bytes tag, struct bytes task_id,
                              broker_done_fn *on_done, void *context);
+void broker_redis_settle_outbox_add(struct broker *base, const struct broker_outbox_entry *entry,
+                                    broker_done_fn *on_done, void *context);
 void broker_redis_settle_outbox_remove(struct broker *base, struct bytes namespace_name,
                                        struct bytes job_name, broker_done_fn *on_done,
                                        void *context);

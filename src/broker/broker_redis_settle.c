@@ -212,6 +212,12 @@ void broker_redis_settle_tag(struct broker *base, struct bytes tag, struct bytes
     item->task_id = arena_copy(item->texts, task_id);
 }
 
+void broker_redis_settle_outbox_add(struct broker *base, const struct broker_outbox_entry *entry,
+                                    broker_done_fn *on_done, void *context)
+{
+    broker_redis_settle_own(broker_redis_of(base), 0, entry, on_done, context);
+}
+
 void broker_redis_settle_outbox_remove(struct broker *base, struct bytes namespace_name,
                                        struct bytes job_name, broker_done_fn *on_done,
                                        void *context)

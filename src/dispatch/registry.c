@@ -13,6 +13,7 @@ const struct task_type registry_defaults = {
     .default_retry_delay_s = 180,
     .retry_backoff_max_s = 600,
     .retry_jitter = true,
+    .max_delivery_attempts = 3,
 };
 
 #define REGISTRY_MAX_CACHED_NAMES 10000

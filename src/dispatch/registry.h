@@ -47,6 +47,9 @@ struct task_type {
     double retry_backoff;         /* 0: off; True is 1 */
     double retry_backoff_max_s;   /* 600 */
     bool retry_jitter;            /* true */
+    /* max_delivery_attempts: how often one delivery is begun at most, when the code never ran or
+     * its runner vanished; at least 1 */
+    int64_t max_delivery_attempts;
 };
 
 /* The defaults of celery.Task for everything that a row leaves out; executor kubernetes. */

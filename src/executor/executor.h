@@ -88,6 +88,10 @@ struct executor_events {
      * direct executor's `request`, or of the durable one's `running`; the other is NULL. */
     void (*on_progress)(void *context, struct request *request, const struct completion *running,
                         const struct progress *progress);
+    /* Durable only: the task's code never ran in `ended` (without outcome), and the Job `receipt`
+     * was made for the same delivery: settle it, exchange the two in the outbox, then forget the
+     * old one. Comes again after a restart until it is forgotten. */
+    void (*on_rerun)(void *context, const struct completion *ended, struct bytes receipt);
     /* Durable only: a Job of ours has ended. Comes again after a restart until it is forgotten. */
     void (*on_completed)(void *context, const struct completion *completion);
     /* Something that an operator must know; `level` as in log.h. */

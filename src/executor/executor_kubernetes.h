@@ -42,8 +42,13 @@ struct executor_kubernetes_options {
     int64_t api_burst;    /* kubernetes_api_burst */
     /* tasks whose Jobs are ended (revoked_terminates); changed by others; NULL: none is */
     const struct revoked *revoked;
-    int64_t reserve_pods; /* kubernetes_quota_reserve: what is kept free of the quota's pods */
-    size_t follow_logs;   /* kubernetes_follow_logs: most pods whose log is followed; 0: none */
+    /* kubernetes_fatal_pending_reasons; ends with NULL */
+    const char *const *fatal_reasons;
+    int64_t image_grace_s;   /* kubernetes_image_pull_grace */
+    int64_t unschedulable_s; /* kubernetes_unschedulable_timeout; 0: for ever */
+    int64_t sidecar_grace_s; /* kubernetes_sidecar_grace */
+    int64_t reserve_pods;    /* kubernetes_quota_reserve: what is kept free of the quota's pods */
+    size_t follow_logs;      /* kubernetes_follow_logs: most pods whose log is followed; 0: none */
 };
 
 /* Returns new, or NULL: a template is wrong, or the credentials cannot be used. */

@@ -26,6 +26,8 @@ struct finishing {
     struct job_result result;
     struct buffer log;
     struct kubernetes_call *call;
+    struct job_inquiry *inquiry;
+    struct executor_kubernetes_rerun *rerun;
 };
 
 static void end_finishing(struct finishing *finishing)
@@ -33,6 +35,8 @@ static void end_finishing(struct finishing *finishing)
     struct arena *arena = finishing->arena;
     list_remove(&finishing->node);
     kubernetes_api_cancel(&finishing->call);
+    job_inquiry_close(&finishing->inquiry);
+    executor_kubernetes_end_rerun(&finishing->rerun);
     buffer_fini(&finishing->log);
     arena_free(&arena);
 }
@@ -48,18 +52,32 @@ static void put_off(struct finishing *finishing)
     end_finishing(finishing);
 }
 
+/* The entry of a Job whose end can be told now, or NULL. */
+static struct job_entry *entry_to_tell(const struct finishing *finishing)
+{
+    const struct executor_kubernetes *executor = finishing->executor;
+    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
+    return entry && entry->is_mine && !executor->is_closing ? entry : NULL;
+}
+
+static struct completion completion_of(const struct finishing *finishing,
+                                       const struct job_entry *entry, const struct outcome *outcome)
+{
+    return (struct completion){
+        .receipt = bytes_from_text(finishing->name),
+        .record = finishing->job.record,
+        .tag = finishing->job.tag,
+        .is_settled = entry->is_settled,
+        .outcome = outcome,
+    };
+}
+
 static void complete(struct finishing *finishing, const struct outcome *outcome)
 {
     struct executor_kubernetes *executor = finishing->executor;
-    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
-    if (entry && entry->is_mine && !executor->is_closing) {
-        struct completion completion = {
-            .receipt = bytes_from_text(finishing->name),
-            .record = finishing->job.record,
-            .tag = finishing->job.tag,
-            .is_settled = entry->is_settled,
-            .outcome = outcome,
-        };
+    const struct job_entry *entry = entry_to_tell(finishing);
+    if (entry) {
+        struct completion completion = completion_of(finishing, entry, outcome);
         list_remove(&finishing->node); /* the callback may close the executor */
         executor->events->on_completed(executor->context, &completion);
         end_finishing(finishing);
@@ -69,13 +87,71 @@ static void complete(struct finishing *finishing, const struct outcome *outcome)
 }
 
 /* There is no report to go by: what the Job and its pod tell is the outcome. */
+
+static void on_explained(void *context, const struct outcome *outcome)
+{
+    struct finishing *finishing = context;
+    finishing->inquiry = NULL;
+    complete(finishing, outcome);
+}
+
+static void explain(struct finishing *finishing)
+{
+    const struct job_facts facts = {
+        .job = finishing->object,
+        .pod = finishing->has_pod ? &finishing->pod : NULL,
+        .attempts = finishing->job.attempt + 1,
+    };
+    finishing->inquiry = job_inquiry_open(finishing->executor->api, finishing->name, &facts,
+                                          finishing->arena, on_explained, finishing);
+}
+
+/* The next Job is there: the old one is let go when the outbox knows of the new one. */
+static void tell_rerun(struct finishing *finishing, const char *name)
+{
+    struct executor_kubernetes *executor = finishing->executor;
+    const struct job_entry *entry =
+        executor_kubernetes_find(executor, bytes_from_text(finishing->name));
+    static const struct job_entry deleted = {.is_mine = true};
+    entry = entry ? entry : &deleted;
+    if (entry->is_mine && !executor->is_closing) {
+        struct completion ended = completion_of(finishing, entry, NULL);
+        list_remove(&finishing->node); /* the callback may close the executor */
+        executor->events->on_rerun(executor->context, &ended, bytes_from_text(name));
+        end_finishing(finishing);
+    } else {
+        put_off(finishing);
+    }
+}
+
+static void on_made(void *context, enum executor_kubernetes_made made, const char *name)
+{
+    struct finishing *finishing = context;
+    finishing->rerun = NULL;
+    if (made == EXECUTOR_KUBERNETES_MADE) {
+        tell_rerun(finishing, name);
+    } else if (made == EXECUTOR_KUBERNETES_MADE_LATER) {
+        put_off(finishing);
+    } else {
+        explain(finishing);
+    }
+}
+
 static void complete_without_report(struct finishing *finishing)
 {
-    struct outcome outcome;
+    struct executor_kubernetes *executor = finishing->executor;
+    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
     const struct job_pod *pod = finishing->has_pod ? &finishing->pod : NULL;
-    struct bytes tail = pod ? pod->message : bytes_of(NULL, 0);
-    job_failure_explain(finishing->object, pod, tail, finishing->arena, &outcome);
-    complete(finishing, &outcome);
+    if (entry && !entry->is_terminated
+        && job_failure_is_rerun(finishing->object, pod, finishing->arena)
+        && executor_kubernetes_may_rerun(executor, &finishing->job)) {
+        executor_kubernetes_mark_repeated(executor, entry);
+        finishing->rerun = executor_kubernetes_rerun(executor, finishing->object, &finishing->job,
+                                                     finishing->arena, on_made, finishing);
+    }
+    if (!finishing->rerun) {
+        explain(finishing);
+    }
 }
 
 /* A client wanted it ended: the Job goes when that is reported. */
@@ -170,7 +246,8 @@ static void read_report(struct finishing *finishing)
     }
 }
 
-/* Takes the last pod of the list that ended as the Job did, else the last one. */
+/* Takes the last pod of the list that ended as the Job did, else what was kept of it, else the last
+ * one. */
 static void on_pods(void *context, const struct kubernetes_answer *answer)
 {
     struct finishing *finishing = context;
@@ -183,14 +260,18 @@ static void on_pods(void *context, const struct kubernetes_answer *answer)
     struct json list = {JSON_TYPE_OBJECT, text};
     struct json_walk walk = json_walk(json_get(list, "items"));
     struct json item;
+    bool is_kept = finishing->has_pod;
+    bool is_complete = finishing->job.is_complete;
     while (json_next_element(&walk, &item)) {
         struct job_pod pod;
-        bool is_complete = finishing->job.is_complete;
-        job_failure_read_pod(item, finishing->arena, &pod);
-        if (job_failure_fits(&pod, is_complete) || !finishing->has_pod
-            || !job_failure_fits(&finishing->pod, is_complete)) {
+        job_pod_read(item, finishing->arena, &pod);
+        bool is_same = is_kept && bytes_equal(pod.name, finishing->pod.name);
+        bool is_worse = finishing->has_pod && !is_same
+                        && (is_kept || job_pod_fits(&finishing->pod, is_complete));
+        if (job_pod_fits(&pod, is_complete) || !is_worse) {
             finishing->pod = pod;
             finishing->has_pod = true;
+            is_kept = false;
         }
     }
     read_report(finishing);
@@ -200,15 +281,13 @@ static void on_pods(void *context, const struct kubernetes_answer *answer)
 static void find_pod(struct finishing *finishing, const struct job_entry *entry)
 {
     const struct kubernetes_job *job = &finishing->job;
-    if (entry->pod && (!job->is_finished || job_failure_fits(&entry->pod->pod, job->is_complete))) {
-        finishing->pod = entry->pod->pod;
-        finishing->pod.name = arena_copy(finishing->arena, entry->pod->pod.name);
-        finishing->pod.container = arena_copy(finishing->arena, entry->pod->pod.container);
-        finishing->pod.reason = arena_copy(finishing->arena, entry->pod->pod.reason);
-        finishing->pod.message = arena_copy(finishing->arena, entry->pod->pod.message);
+    if (entry->pod) {
+        finishing->pod = job_pod_copy(&entry->pod->pod, finishing->arena);
         finishing->has_pod = true;
-        read_report(finishing);
-        return;
+        if (!job->is_finished || job_pod_fits(&finishing->pod, job->is_complete)) {
+            read_report(finishing);
+            return;
+        }
     }
     const char *query = arena_format(
         finishing->arena, "labelSelector=batch.kubernetes.io%%2Fjob-name%%3D%s", finishing->name);
@@ -239,7 +318,19 @@ static void on_job_read(void *context, const struct kubernetes_answer *answer)
         put_off(finishing);
         return;
     }
-    if (entry->is_terminated && !finishing->job.is_finished) {
+    const struct job_entry *followed = executor_kubernetes_find(executor, finishing->job.follows);
+    bool is_early = followed && followed->exists
+                    && (!followed->is_reported
+                        || executor_kubernetes_is_leaving(executor, finishing->job.follows));
+    bool is_ended = finishing->job.is_finished;
+    bool is_moving = !is_ended && !entry->is_terminated && entry->stuck_since_ms == 0;
+    if (is_early || is_moving) {
+        /* The Job before it would be repeated again if this one went first; or its pod has begun
+         * to run at last. */
+        put_off(finishing);
+        return;
+    }
+    if (entry->is_terminated && !is_ended) {
         complete_terminated(finishing);
     } else {
         find_pod(finishing, entry);
@@ -291,6 +382,17 @@ struct farewell {
     struct timer timer;
     struct kubernetes_call *call;
 };
+
+bool executor_kubernetes_is_leaving(const struct executor_kubernetes *executor, struct bytes name)
+{
+    list_for_each(node, following, &executor->farewells) {
+        const struct farewell *farewell = list_entry(node, struct farewell, node);
+        if (bytes_equal_text(name, farewell->name)) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static void say_farewell(void *context);
 

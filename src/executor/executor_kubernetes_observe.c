@@ -3,7 +3,6 @@
 
 #define JOB_NAME_LABEL     "batch.kubernetes.io/job-name"
 #define OLD_JOB_NAME_LABEL "job-name"
-#define IMAGE_GRACE_MS     20000 /* a registry may recover */
 
 /* Entries */
 
@@ -44,7 +43,8 @@ static void drop_facts(struct job_entry *entry)
 /* Counts `entry` in (+1) or out (-1): call before and after its marks change. */
 static void count(struct executor_kubernetes *executor, const struct job_entry *entry, int step)
 {
-    if (!entry->exists || entry->is_finished || entry->is_reported) {
+    bool is_over = entry->is_finished && !entry->is_repeated;
+    if (!entry->exists || is_over || entry->is_reported) {
         return;
     }
     if (entry->is_mine) {
@@ -101,6 +101,14 @@ void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
     executor->events->on_free_slots(executor->context, &executor->base);
 }
 
+void executor_kubernetes_mark_repeated(struct executor_kubernetes *executor,
+                                       struct job_entry *entry)
+{
+    count(executor, entry, -1);
+    entry->is_repeated = true;
+    count(executor, entry, 1);
+}
+
 /* Jobs */
 
 void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct json object)
@@ -121,6 +129,7 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
                            || (was_there && entry->is_finished != job.is_finished);
         entry->is_active = job.is_active;
         entry->is_finished = job.is_finished;
+        entry->is_failing = job.is_failing;
         entry->is_reported = entry->is_reported || job.is_reported;
         count(executor, entry, 1);
         executor_kubernetes_mark_terminated(executor, entry, job.task_id);
@@ -137,6 +146,31 @@ static void on_job(void *context, struct json object)
     executor_kubernetes_see_job(context, object);
 }
 
+/* A Job of ours that goes before its report was deleted by somebody else; after a restart the outbox
+ * tells so. Removes the entry. */
+static void tell_deleted(struct executor_kubernetes *executor, struct job_entry *entry,
+                         const struct kubernetes_job *job, struct arena *arena)
+{
+    bool is_unknown = job->is_managed && entry->is_mine && !entry->is_reported && !job->is_reported
+                      && !entry->is_completing && !entry->is_terminated;
+    bool may_tell = executor->is_ready && !executor->is_closing
+                    && executor_kubernetes_is_owner(executor)
+                    && bytes_equal_text(job->owner, executor->options.instance_id);
+    struct outcome outcome;
+    struct completion completion = {
+        .receipt = job->name,
+        .record = job->record,
+        .tag = job->tag,
+        .is_settled = entry->is_settled,
+        .outcome = &outcome,
+    };
+    job_failure_deleted(job->name, entry->pod ? &entry->pod->pod : NULL, arena, &outcome);
+    remove_entry(executor, entry);
+    if (is_unknown && may_tell) {
+        executor->events->on_completed(executor->context, &completion);
+    }
+}
+
 static void on_job_deleted(void *context, struct json object)
 {
     struct executor_kubernetes *executor = context;
@@ -145,7 +179,7 @@ static void on_job_deleted(void *context, struct json object)
     kubernetes_job_read(object, arena, &job);
     struct job_entry *entry = executor_kubernetes_find(executor, job.name);
     if (entry) {
-        remove_entry(executor, entry);
+        tell_deleted(executor, entry, &job, arena);
         executor->events->on_free_slots(executor->context, &executor->base);
     }
     arena_free(&arena);
@@ -194,11 +228,7 @@ static void keep_facts(struct job_entry *entry, const struct job_pod *pod)
     struct arena *arena = arena_new(256);
     struct pod_facts *facts = arena_alloc(arena, sizeof(*facts));
     facts->arena = arena;
-    facts->pod = *pod;
-    facts->pod.name = arena_copy(arena, pod->name);
-    facts->pod.container = arena_copy(arena, pod->container);
-    facts->pod.reason = arena_copy(arena, pod->reason);
-    facts->pod.message = arena_copy(arena, pod->message);
+    facts->pod = job_pod_copy(pod, arena);
     drop_facts(entry);
     entry->pod = facts;
 }
@@ -225,16 +255,17 @@ static void on_pod(void *context, struct json object)
         entry->has_pod = true;
     }
     if (entry && !entry->is_reported) {
-        job_failure_read_pod(object, arena, &pod);
+        job_pod_read(object, arena, &pod);
         executor_kubernetes_note_running(executor, entry, pod.state == JOB_POD_RUNNING);
-        bool is_stuck = job_failure_is_stuck(&pod);
+        bool is_stuck = executor_kubernetes_may_be_stuck(executor, entry, &pod);
         if (!is_stuck) {
             entry->stuck_since_ms = 0;
         } else if (entry->stuck_since_ms == 0) {
             entry->stuck_since_ms = loop_now_ms(executor->loop);
         }
-        if (pod.state == JOB_POD_ENDED || is_stuck) {
+        if (pod.state == JOB_POD_ENDED || is_stuck || pod.is_deleted || pod.disruption.length > 0) {
             keep_facts(entry, &pod);
+            executor_kubernetes_judge(executor, entry);
         } else if (pod.state == JOB_POD_RUNNING && !entry->is_running && entry->is_mine) {
             tell_running(executor, entry, object, arena);
         }
@@ -278,26 +309,12 @@ static void on_pods_listed(void *context)
     executor_kubernetes_check_ready(executor);
 }
 
-/* Stuck pods: images get a grace, the rest is certain */
-static bool is_past_grace(const struct executor_kubernetes *executor, const struct job_entry *entry)
-{
-    if (entry->stuck_since_ms == 0 || !entry->pod || !job_failure_is_stuck(&entry->pod->pod)) {
-        return false;
-    }
-    bool is_image = bytes_equal(entry->pod->pod.reason, BYTES("ErrImagePull"))
-                    || bytes_equal(entry->pod->pod.reason, BYTES("ImagePullBackOff"));
-    int64_t stuck_ms = loop_now_ms(executor->loop) - entry->stuck_since_ms;
-    return !is_image || stuck_ms >= IMAGE_GRACE_MS;
-}
-
 void executor_kubernetes_sweep(struct executor_kubernetes *executor)
 {
     size_t position = 0;
     struct job_entry *entry = NULL;
     while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
-        if (!entry->is_completing) { /* and while it waits for the API, its pod may begin to run */
-            entry->is_stuck = entry->exists && entry->is_mine && is_past_grace(executor, entry);
-        }
+        executor_kubernetes_judge(executor, entry);
         executor_kubernetes_consider(executor, entry);
     }
 }

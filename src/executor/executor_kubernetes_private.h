@@ -6,6 +6,9 @@
  *   executor_kubernetes_complete.c  from finished Job to outcome, and letting it go
  *   executor_kubernetes_cancel.c    ending Jobs that were terminated, and what is left of any
  *   executor_kubernetes_progress.c  following the logs of running pods
+
+ *   executor_kubernetes_patience.c  which pods will never come to an end by themselves
+ *   executor_kubernetes_rerun.c     another Job for a task whose code never ran
  *   executor_kubernetes_own.c       Lease and take-over
  *   executor_kubernetes_quota.c     what the namespace limits, and where each Job stands in it
  *   executor_kubernetes_admit.c     who may begin under the quota
@@ -18,6 +21,7 @@
 #include "base/map.h"
 #include "executor/executor_kubernetes.h"
 #include "executor/job_failure.h"
+#include "executor/job_inquiry.h"
 #include "executor/job_name.h"
 #include "executor/job_quota.h"
 #include "executor/job_template.h"
@@ -69,6 +73,8 @@ struct job_entry {
     bool is_settled;
     bool is_completing; /* on its way to on_completed, or there */
     bool is_reported;
+    bool is_failing;  /* FailureTarget: Failed follows when its pods have ended */
+    bool is_repeated; /* its code never ran: another Job is being made, and counts until it is */
 };
 
 /* Another worker's Lease, as we saw it change: its clock is not trusted. */
@@ -197,6 +203,9 @@ void executor_kubernetes_note_created(struct executor_kubernetes *executor, cons
 void executor_kubernetes_mark_reported(struct executor_kubernetes *executor,
                                        struct job_entry *entry);
 
+void executor_kubernetes_mark_repeated(struct executor_kubernetes *executor,
+                                       struct job_entry *entry);
+
 /* Looks at every entry again: stuck pods, Jobs that can be completed. */
 void executor_kubernetes_sweep(struct executor_kubernetes *executor);
 
@@ -243,6 +252,45 @@ void executor_kubernetes_unfollow(struct job_entry *entry);
 
 /* Stops following all. */
 void executor_kubernetes_end_progress(struct executor_kubernetes *executor);
+
+/* Whether the farewell of the Job called `name` is still on its way to the API server. */
+bool executor_kubernetes_is_leaving(const struct executor_kubernetes *executor, struct bytes name);
+
+/* executor_kubernetes_patience.c */
+
+/* Whether a pod like this may be stuck: then its facts and the time are kept. */
+bool executor_kubernetes_may_be_stuck(const struct executor_kubernetes *executor,
+                                      const struct job_entry *entry, const struct job_pod *pod);
+
+/* Sets is_stuck, unless the Job is being completed: while that waits for the API, its pod may begin
+ * to run. */
+void executor_kubernetes_judge(struct executor_kubernetes *executor, struct job_entry *entry);
+
+/* executor_kubernetes_rerun.c */
+
+struct executor_kubernetes_rerun;
+
+enum executor_kubernetes_made {
+    EXECUTOR_KUBERNETES_MADE,       /* it exists, and is in the books */
+    EXECUTOR_KUBERNETES_MADE_LATER, /* not now */
+    EXECUTOR_KUBERNETES_MADE_NEVER, /* it is refused */
+};
+
+typedef void(executor_kubernetes_rerun_fn)(void *context, enum executor_kubernetes_made made,
+                                           const char *name);
+
+/* Whether the task of `job` may be begun once more. */
+bool executor_kubernetes_may_rerun(const struct executor_kubernetes *executor,
+                                   const struct kubernetes_job *job);
+
+/* Makes the Job that follows `object`, of which `job` was read; both are borrowed until the
+ * callback, which comes once. Returns new, or NULL when that cannot be done. */
+struct executor_kubernetes_rerun *executor_kubernetes_rerun(
+    struct executor_kubernetes *executor, struct json object, const struct kubernetes_job *job,
+    struct arena *arena, executor_kubernetes_rerun_fn *on_made, void *context);
+
+/* Ends it without the callback. Leaves NULL; accepts NULL. Not valid after the callback. */
+void executor_kubernetes_end_rerun(struct executor_kubernetes_rerun **rerun);
 
 /* executor_kubernetes_own.c */
 

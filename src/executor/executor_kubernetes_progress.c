@@ -217,7 +217,7 @@ static bool take_pod(struct job_follower *follower, struct json item, struct are
     struct job_pod pod;
     struct bytes record = {NULL, 0};
     struct json annotations = json_get(json_get(item, "metadata"), "annotations");
-    job_failure_read_pod(item, arena, &pod);
+    job_pod_read(item, arena, &pod);
     return pod.state == JOB_POD_RUNNING
            && json_text(json_get(annotations, "petiole.dev/message"), arena, &record)
            && keep_pod(follower, &pod, record);

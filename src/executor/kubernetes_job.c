@@ -6,9 +6,8 @@
 #include "executor/executor.h"
 
 #define LABEL(name)    "petiole.dev/" name
-#define CREATED_TTL_S  86400U /* until the result is stored */
-#define LONGEST_WAIT_S 86400  /* for quota and nodes, when there is a hard limit */
-#define LIMIT_GRACE_S  30     /* for the runner's own timer to be first */
+#define LONGEST_WAIT_S 86400 /* for quota and nodes, when there is a hard limit */
+#define LIMIT_GRACE_S  30    /* for the runner's own timer to be first */
 #define MAX_LABEL      63
 #define MESSAGE_VOLUME "petiole-message"
 #define MESSAGE_FOLDER "/etc/petiole"
@@ -250,7 +249,8 @@ bool kubernetes_job_complete(json_t *job, const struct request *request,
     show_message(pod_spec, container);
     set_default(spec, "backoffLimit", json_integer(0));
     set_default(pod_spec, "restartPolicy", json_string("Never"));
-    (void)json_object_set_new(spec, "ttlSecondsAfterFinished", json_integer(CREATED_TTL_S));
+    (void)json_object_set_new(spec, "ttlSecondsAfterFinished",
+                              json_integer(KUBERNETES_JOB_CREATED_TTL_S));
     set_deadlines(spec, pod_spec, request);
     kubernetes_job_tell_limits(job, request);
     return true;
@@ -263,6 +263,19 @@ static struct bytes text_of(struct json object, const char *key, struct arena *a
     struct bytes text = {NULL, 0};
     (void)!json_text(json_get(object, key), arena, &text);
     return text;
+}
+
+/* An annotation's whole number between 0 and 1000000, else 0: others may write there, too. */
+static int64_t number_of(struct bytes text)
+{
+    int64_t number = 0;
+    for (size_t index = 0; index < text.length; index++) {
+        if (text.data[index] < '0' || text.data[index] > '9' || number > 100000) {
+            return 0;
+        }
+        number = number * 10 + (text.data[index] - '0');
+    }
+    return number;
 }
 
 static bool has_condition(struct json status, const char *type, struct arena *arena)
@@ -290,11 +303,15 @@ void kubernetes_job_read(struct json object, struct arena *arena, struct kuberne
         .resource_version = text_of(metadata, "resourceVersion", arena),
         .owner = text_of(labels, LABEL("owner"), arena),
         .task_id = text_of(annotations, LABEL("task-id"), arena),
+        .task_name = text_of(annotations, LABEL("task-name"), arena),
         .digest = text_of(annotations, LABEL("digest"), arena),
         .tag = text_of(annotations, LABEL("delivery-tag"), arena),
         .record = text_of(annotations, LABEL("message"), arena),
         .is_reported = bytes_equal(text_of(annotations, LABEL("reported"), arena), BYTES("true")),
+        .attempt = number_of(text_of(annotations, LABEL("attempt"), arena)),
+        .follows = text_of(annotations, LABEL("follows"), arena),
         .is_complete = has_condition(status, "Complete", arena),
+        .is_failing = has_condition(status, "FailureTarget", arena),
         .is_active = active > 0,
         .is_deleted = !json_is_unset(json_get(metadata, "deletionTimestamp")),
     };
@@ -317,7 +334,7 @@ void kubernetes_job_append_changed(struct buffer *patch, unsigned number)
 {
     /* Before the report it only matters that this is long. */
     (void)buffer_format(patch, "{\"spec\":{\"ttlSecondsAfterFinished\":%u}}",
-                        CREATED_TTL_S + number);
+                        KUBERNETES_JOB_CREATED_TTL_S + number);
 }
 
 void kubernetes_job_append_owner(struct buffer *patch, const char *instance_id,

@@ -13,8 +13,9 @@
 #include "base/memory.h"
 #include "dispatch/request.h"
 
-#define KUBERNETES_JOB_SELECTOR   "app.kubernetes.io/managed-by=petiole"
-#define KUBERNETES_JOB_MAX_RECORD ((size_t)200 * 1024) /* contracts: Worker and pod */
+#define KUBERNETES_JOB_SELECTOR      "app.kubernetes.io/managed-by=petiole"
+#define KUBERNETES_JOB_CREATED_TTL_S 86400U               /* until the result is stored */
+#define KUBERNETES_JOB_MAX_RECORD    ((size_t)200 * 1024) /* contracts: Worker and pod */
 
 /* Whose Job it becomes; borrowed. */
 struct kubernetes_job_marks {
@@ -40,15 +41,21 @@ struct kubernetes_job {
     struct bytes resource_version;
     struct bytes owner; /* instance id */
     struct bytes task_id;
+    struct bytes task_name;
     struct bytes digest;
     struct bytes tag;
     struct bytes record; /* the message */
-    bool is_managed;     /* carries our marks at all */
-    bool is_reported;    /* its result is stored and its delivery settled */
-    bool is_finished;    /* condition Complete or Failed */
-    bool is_complete;    /* condition Complete */
-    bool is_active;      /* has a pod that is not finished */
-    bool is_deleted;     /* being deleted */
+    /* kubernetes_job_repeat.h: how many Jobs were made before it for the same delivery, and which
+     * one was the last of them; empty for the first */
+    int64_t attempt;
+    struct bytes follows;
+    bool is_managed;  /* carries our marks at all */
+    bool is_reported; /* its result is stored and its delivery settled */
+    bool is_finished; /* condition Complete or Failed */
+    bool is_complete; /* condition Complete */
+    bool is_failing;  /* condition FailureTarget: it will be Failed when its pods have ended */
+    bool is_active;   /* has a pod that is not finished */
+    bool is_deleted;  /* being deleted */
 };
 
 /* Reads a Job object. */

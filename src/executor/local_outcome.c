@@ -48,8 +48,11 @@ static void explain(const struct local_end_state *state, struct arena *arena,
         .container = bytes_from_text(state->container),
         .exit_code = state->exit_code >= 0 ? state->exit_code : 128 + state->signal_number,
         .signal_number = state->signal_number,
+        .is_over = true,
+        .may_have_run = true,
     };
-    job_failure_explain(job_object(state, arena), &pod, state->output, arena, ret_outcome);
+    struct job_facts facts = {.job = job_object(state, arena), .pod = &pod, .log = state->output};
+    job_failure_explain(&facts, arena, ret_outcome);
 }
 
 void local_outcome_make(const struct local_end_state *state, struct arena *arena,

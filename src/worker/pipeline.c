@@ -542,6 +542,18 @@ static void on_completed(void *context, const struct completion *completion)
     }
 }
 
+static void on_rerun(void *context, const struct completion *ended, struct bytes receipt)
+{
+    struct pipeline *pipeline = context;
+    if (pipeline->is_stopping || map_get(pipeline->receipts, ended->receipt)) {
+        return;
+    }
+    struct request *request = recover(pipeline, ended);
+    if (request) {
+        pipeline_rerun(pipeline, request, ended, receipt);
+    }
+}
+
 static void on_notice(void *context, int level, const char *text)
 {
     (void)context;
@@ -555,6 +567,7 @@ const struct executor_events pipeline_executor_events = {
     .on_finished = on_finished,
     .on_running = on_running,
     .on_progress = on_progress,
+    .on_rerun = on_rerun,
     .on_completed = on_completed,
     .on_notice = on_notice,
 };

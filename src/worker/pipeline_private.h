@@ -105,6 +105,12 @@ void pipeline_store_waiting(struct pipeline *pipeline, const struct request *req
 void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
                              const struct progress *progress);
 
+/* pipeline_rerun.c */
+
+/* Lets the Job of `ended` go, for which the Job `receipt` was made. Takes the request. */
+void pipeline_rerun(struct pipeline *pipeline, struct request *request,
+                    const struct completion *ended, struct bytes receipt);
+
 /* pipeline_log.c: one line (or block) each, and the metrics that go with it */
 
 void pipeline_log_received(struct pipeline *pipeline, const struct request *request);

@@ -90,6 +90,17 @@ static bool read_max_retries(struct row *row, void *member, const struct yaml *v
     return true;
 }
 
+static bool read_attempts(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    int64_t count = 0;
+    if (!yaml_integer(value, &count) || count < 1 || count > 1000) {
+        return fail(row, value, name, "a whole number from 1 to 1000 is allowed, not %s",
+                    yaml_type_name(value));
+    }
+    *(int64_t *)member = count;
+    return true;
+}
+
 /* celery/app/autoretry.py: float(retry_backoff), so true is 1. */
 static bool read_backoff(struct row *row, void *member, const struct yaml *value, const char *name)
 {
@@ -227,6 +238,7 @@ static const struct option {
     {"retry_backoff", read_backoff, TYPE(retry_backoff)},
     {"retry_backoff_max", read_seconds, TYPE(retry_backoff_max_s)},
     {"retry_jitter", read_flag, TYPE(retry_jitter)},
+    {"max_delivery_attempts", read_attempts, TYPE(max_delivery_attempts)},
     {"retry_kwargs", read_retry_kwargs, ROW(type)},
     {"abstract", accept, 0},
     {"base", accept, 0},
@@ -294,6 +306,8 @@ struct task_type settings_tasks_defaults(const struct settings *settings)
     type.track_started = settings->task_track_started;
     type.time_limit_s = settings->task_time_limit;
     type.soft_time_limit_s = settings->task_soft_time_limit;
+    type.max_delivery_attempts =
+        settings->max_delivery_attempts > 0 ? settings->max_delivery_attempts : 1;
     bool or_timeout = settings->task_acks_on_failure_or_timeout;
     type.acks_on_failure = acks_on(SETTING_NONE, settings->task_acks_on_failure, or_timeout);
     type.acks_on_timeout = acks_on(SETTING_NONE, settings->task_acks_on_timeout, or_timeout);

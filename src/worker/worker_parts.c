@@ -251,6 +251,10 @@ static struct executor *build_kubernetes(struct worker *worker, struct error *re
         .reserve_pods = reserved_pods(worker),
         .revoked = worker->revoked,
         .follow_logs = worker->backend ? (size_t)settings->kubernetes_follow_logs : 0,
+        .fatal_reasons = settings->kubernetes_fatal_pending_reasons,
+        .image_grace_s = settings->kubernetes_image_pull_grace,
+        .unschedulable_s = settings->kubernetes_unschedulable_timeout,
+        .sidecar_grace_s = settings->kubernetes_sidecar_grace,
     };
     return executor_kubernetes_new(worker->loop, &options, &pipeline_executor_events,
                                    worker->pipeline, reterr);

@@ -109,6 +109,14 @@ static void publish(struct broker *broker, const struct publication *publication
     owe_done(world, on_done, context);
 }
 
+static void outbox_add(struct broker *broker, const struct broker_outbox_entry *entry,
+                       broker_done_fn *on_done, void *context)
+{
+    world_trace(world_of(broker), "outbox-add %.*s %.*s %.*s", BYTES_FORMAT(entry->namespace_name),
+                BYTES_FORMAT(entry->job_name), BYTES_FORMAT(entry->task_id));
+    owe_done(world_of(broker), on_done, context);
+}
+
 static void outbox_remove(struct broker *broker, struct bytes namespace_name, struct bytes job_name,
                           broker_done_fn *on_done, void *context)
 {
@@ -124,6 +132,7 @@ static const struct broker_ops fake_ops = {
     .settle_tag = settle_tag,
     .confirm_lease = confirm_lease,
     .publish = publish,
+    .outbox_add = outbox_add,
     .outbox_remove = outbox_remove,
 };
 

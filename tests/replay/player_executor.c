@@ -308,6 +308,13 @@ static void play_progress(struct world *world, char *const *words)
     }
 }
 
+/* Another Job was made for the delivery of this one. */
+static void play_rerun(struct world *world, char *const *words)
+{
+    struct completion ended = completion_of(find_job(world, words[1]), NULL);
+    pipeline_executor_events.on_rerun(world->pipeline, &ended, bytes_from_text(words[2]));
+}
+
 /* May be played again: what has completed is reported until it is forgotten. */
 static void play_complete(struct world *world, char *const *words)
 {
@@ -364,7 +371,7 @@ bool player_executor_command(struct world *world, char *const *words)
         {"CREATED", play_created},   {"JOB", play_job},
         {"RUNNING", play_running},   {"COMPLETE", play_complete},
         {"PROGRESS", play_progress}, {"EXECUTOR-GONE", play_executor_gone},
-        {"ADMIT", play_admit},
+        {"RERUN", play_rerun},       {"ADMIT", play_admit},
     };
 
     for (size_t index = 0; index < ARRAY_LENGTH(commands); index++) {

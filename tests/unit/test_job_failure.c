@@ -34,6 +34,15 @@ static struct json parsed(const char *text)
     "{\"metadata\": {\"name\": \"p\"}, \"spec\": {\"containers\": [{\"name\": \"main\"}]}, "       \
     "\"status\": {\"phase\": \"" phase "\", " status "}}"
 #define STATE(state) "\"containerStatuses\": [{\"name\": \"main\", \"state\": {" state "}}]"
+#define DISRUPTED(reason)                                                                           \
+    "\"conditions\": [{\"type\": \"DisruptionTarget\", \"status\": \"True\", \"reason\": \"" reason \
+    "\"}]"
+#define UNSCHEDULABLE                                                                              \
+    "\"conditions\": [{\"type\": \"PodScheduled\", \"status\": \"False\", \"reason\": "            \
+    "\"Unschedulable\", \"message\": \"0/1 nodes are available: 1 Insufficient cpu.\"}]"
+#define INIT(code)                                                                                 \
+    "\"initContainerStatuses\": [{\"name\": \"fetch\", \"state\": {\"terminated\": "               \
+    "{\"exitCode\": " #code ", \"reason\": \"Error\"}}}]"
 #define JOB(reason)                                                                                \
     "{\"metadata\": {\"name\": \"train-1-0\"}, \"status\": {\"conditions\": [{\"type\": "          \
     "\"Failed\", \"status\": \"True\", \"reason\": \"" reason "\"}]}}"
@@ -48,9 +57,10 @@ static void assert_category(struct arena *arena, const char *job, const char *po
     struct job_pod pod;
     struct outcome outcome;
     if (pod_text) {
-        job_failure_read_pod(parsed(pod_text), arena, &pod);
+        job_pod_read(parsed(pod_text), arena, &pod);
     }
-    job_failure_explain(parsed(job), pod_text ? &pod : NULL, bytes_of(NULL, 0), arena, &outcome);
+    struct job_facts facts = {.job = parsed(job), .pod = pod_text ? &pod : NULL};
+    job_failure_explain(&facts, arena, &outcome);
     assert_int_equal(outcome.kind, OUTCOME_FAILURE);
     if (!bytes_equal_text(outcome.exc_type, expected)) {
         fail_msg("%.*s instead of %s", BYTES_FORMAT(outcome.exc_type), expected);
@@ -62,100 +72,134 @@ static void assert_category(struct arena *arena, const char *job, const char *po
     assert_true(bytes_equal_text(category, expected));
 }
 
+/* What Kubernetes says, and what it is called. */
+static const struct {
+    const char *job;
+    const char *pod;
+    const char *category;
+} causes[] = {
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", STATE("\"terminated\": {\"exitCode\": 3, \"reason\": \"Error\"}")), "CrashExit"},
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", STATE("\"terminated\": {\"exitCode\": 137, \"reason\": \"OOMKilled\"}")),
+     "OOMKilled"},
+    {COMPLETE,
+     POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"OOMKilled\"}")),
+     "OOMKilled"},
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
+     "Signalled"},
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", "\"reason\": \"DeadlineExceeded\", " STATE(
+                       "\"terminated\": {\"exitCode\": 137, \"reason\": \"Error\"}")),
+     "DeadlineExceeded"},
+    {JOB("DeadlineExceeded"), NULL, "DeadlineExceeded"},
+    {JOB("DeadlineExceeded"),
+     POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
+     "DeadlineExceeded"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"Evicted\""), "Evicted"},
+    {JOB("BackoffLimitExceeded"), NULL, "Unknown"},
+    {COMPLETE, NULL, "ResultLost"},
+    {COMPLETE,
+     POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"Completed\"}")),
+     "ResultLost"},
+    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"ImagePullBackOff\"}")),
+     "ImagePullError"},
+    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"InvalidImageName\"}")),
+     "InvalidImage"},
+    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"CreateContainerConfigError\"}")),
+     "ContainerConfigError"},
+    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"CreateContainerError\"}")),
+     "CreateContainerError"},
+    {"{}", POD("Pending", UNSCHEDULABLE), "Unschedulable"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("PreemptionByScheduler")), "Preempted"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("EvictionByEvictionAPI")), "Evicted"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("DeletionByTaintManager")), "NodeLost"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("DeletionByPodGC")), "NodeLost"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("TerminationByKubelet")), "Evicted"},
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", "\"reason\": \"Terminated\", " DISRUPTED("TerminationByKubelet")), "NodeLost"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"OutOfcpu\""), "Unschedulable"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"UnexpectedAdmissionError\""),
+     "AdmissionDenied"},
+    {JOB("BackoffLimitExceeded"),
+     POD("Failed", STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}")),
+     "CreateContainerError"},
+    {JOB("BackoffLimitExceeded"), POD("Failed", INIT(9)), "CrashExit"},
+};
+
 static void test_names_the_cause(void **state)
 {
-    static const struct {
-        const char *job;
-        const char *pod;
-        const char *category;
-    } cases[] = {
-        {JOB("BackoffLimitExceeded"),
-         POD("Failed", STATE("\"terminated\": {\"exitCode\": 3, \"reason\": \"Error\"}")),
-         "CrashExit"},
-        {JOB("BackoffLimitExceeded"),
-         POD("Failed", STATE("\"terminated\": {\"exitCode\": 137, \"reason\": \"OOMKilled\"}")),
-         "OOMKilled"},
-        {COMPLETE,
-         POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"OOMKilled\"}")),
-         "OOMKilled"},
-        {JOB("BackoffLimitExceeded"),
-         POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
-         "Signalled"},
-        {JOB("BackoffLimitExceeded"),
-         POD("Failed", "\"reason\": \"DeadlineExceeded\", " STATE(
-                           "\"terminated\": {\"exitCode\": 137, \"reason\": \"Error\"}")),
-         "DeadlineExceeded"},
-        {JOB("DeadlineExceeded"), NULL, "DeadlineExceeded"},
-        {JOB("DeadlineExceeded"),
-         POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
-         "DeadlineExceeded"},
-        {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"Evicted\""), "Evicted"},
-        {JOB("BackoffLimitExceeded"), NULL, "Unknown"},
-        {COMPLETE, NULL, "ResultLost"},
-        {COMPLETE,
-         POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"Completed\"}")),
-         "ResultLost"},
-        {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"ImagePullBackOff\"}")),
-         "ImagePullError"},
-        {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"InvalidImageName\"}")),
-         "InvalidImage"},
-        {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"CreateContainerConfigError\"}")),
-         "ContainerConfigError"},
-    };
-
-    for (size_t index = 0; index < ARRAY_LENGTH(cases); index++) {
-        assert_category(*state, cases[index].job, cases[index].pod, cases[index].category);
+    for (size_t index = 0; index < ARRAY_LENGTH(causes); index++) {
+        assert_category(*state, causes[index].job, causes[index].pod, causes[index].category);
     }
 }
 
-static void test_the_named_container_decides(void **state)
+static void test_an_event_explains_a_job_without_pod(void **state)
 {
-    struct job_pod pod;
-    job_failure_read_pod(
-        parsed(
-            "{\"metadata\": {\"name\": \"p\", \"annotations\": "
-            "{\"kubectl.kubernetes.io/default-container\": \"main\"}}, \"spec\": {\"containers\": "
-            "[{\"name\": \"sidecar\"}, {\"name\": \"main\"}]}, \"status\": {\"phase\": "
-            "\"Running\", \"containerStatuses\": [{\"name\": \"sidecar\", \"state\": "
-            "{\"running\": {}}}, {\"name\": \"main\", \"state\": {\"terminated\": {\"exitCode\": "
-            "0, \"message\": \"m\", \"startedAt\": \"2026-01-01T00:00:00Z\", \"finishedAt\": "
-            "\"2026-01-01T00:00:05Z\"}}}]}}"),
-        *state, &pod);
-    assert_int_equal(pod.state, JOB_POD_ENDED);
-    assert_true(bytes_equal_text(pod.container, "main"));
-    assert_true(bytes_equal_text(pod.message, "m"));
-    assert_true(pod.runtime_s > 4.9 && pod.runtime_s < 5.1);
+    static const struct {
+        const char *reason;
+        const char *message;
+        const char *category;
+    } cases[] = {
+        {"FailedCreate", "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\"",
+         "PodSecurityViolation"},
+        {"FailedCreate", "pods \"p\" is forbidden: exceeded quota: q", "QuotaExceeded"},
+        {"FailedCreate", "admission webhook \"w\" denied the request", "AdmissionDenied"},
+        {"TaintManagerEviction", "Marking for deletion Pod", "NodeLost"},
+        {"Preempted", "Preempted by pod", "Preempted"},
+        {"Evicted", "The node was low on resource: memory.", "Evicted"},
+        {"FailedScheduling", "0/1 nodes are available", "Unschedulable"},
+        {"Surprise", "", "Unknown"},
+    };
+
+    struct json job = parsed(JOB("BackoffLimitExceeded"));
+    assert_true(job_failure_needs_event(job, NULL, *state));
+    for (size_t index = 0; index < ARRAY_LENGTH(cases); index++) {
+        struct outcome outcome;
+        struct job_facts facts = {
+            .job = job,
+            .event = {bytes_from_text(cases[index].reason), bytes_from_text(cases[index].message)}};
+        job_failure_explain(&facts, *state, &outcome);
+        if (!bytes_equal_text(outcome.exc_type, cases[index].category)) {
+            fail_msg("%s: %.*s", cases[index].reason, BYTES_FORMAT(outcome.exc_type));
+        }
+    }
 }
 
-static void test_knows_what_will_not_come_by_itself(void **state)
+static bool is_rerun(struct arena *arena, const char *job, const char *pod_text)
 {
     struct job_pod pod;
-    job_failure_read_pod(
-        parsed(POD("Pending", STATE("\"waiting\": {\"reason\": \"ErrImagePull\"}"))), *state, &pod);
-    assert_true(job_failure_is_stuck(&pod));
-    job_failure_read_pod(
-        parsed(POD("Pending", STATE("\"waiting\": {\"reason\": \"ContainerCreating\"}"))), *state,
-        &pod);
-    assert_false(job_failure_is_stuck(&pod));
-    job_failure_read_pod(parsed("{}"), *state, &pod);
-    assert_false(job_failure_is_stuck(&pod));
-    assert_int_equal(pod.state, JOB_POD_WAITING);
+    job_pod_read(parsed(pod_text), arena, &pod);
+    return job_failure_is_rerun(parsed(job), &pod, arena);
 }
 
-static void test_tells_which_pod_ended_as_its_job_did(void **state)
+static void test_repeats_only_what_never_ran(void **state)
 {
-    struct job_pod pod;
-    job_failure_read_pod(parsed(POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0}"))),
-                         *state, &pod);
-    assert_true(job_failure_fits(&pod, true));
-    assert_false(job_failure_fits(&pod, false));
-    job_failure_read_pod(parsed(POD("Failed", STATE("\"terminated\": {\"exitCode\": 1}"))), *state,
-                         &pod);
-    assert_false(job_failure_fits(&pod, true));
-    assert_true(job_failure_fits(&pod, false));
-    job_failure_read_pod(parsed(POD("Running", STATE("\"running\": {}"))), *state, &pod);
-    assert_false(job_failure_fits(&pod, true));
-    assert_false(job_failure_fits(&pod, false));
+    static const char failed[] = JOB("BackoffLimitExceeded");
+    assert_true(is_rerun(*state, failed, POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_true(is_rerun(*state, failed, POD("Failed", "\"reason\": \"OutOfcpu\"")));
+    assert_true(is_rerun(*state, failed, POD("Failed", INIT(9))));
+    assert_false(is_rerun(*state, failed, POD("Failed", "\"reason\": \"DeadlineExceeded\"")));
+    assert_false(
+        is_rerun(*state, JOB("DeadlineExceeded"), POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_false(is_rerun(*state, "{}", POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_false(is_rerun(
+        *state, failed,
+        POD("Failed", "\"reason\": \"Evicted\", " STATE("\"terminated\": {\"exitCode\": 137}"))));
+    assert_false(is_rerun(*state, failed, POD("Running", STATE("\"running\": {}"))));
+    /* What is wrong with a command stays wrong. */
+    assert_false(is_rerun(
+        *state, failed,
+        POD("Failed", STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}"))));
+}
+
+static void test_tells_a_deleted_job(void **state)
+{
+    struct outcome outcome;
+    job_failure_deleted(BYTES("train-1-0"), NULL, *state, &outcome);
+    assert_true(bytes_equal_text(outcome.exc_type, "JobDeleted"));
+    assert_true(bytes_starts_with(outcome.exc_message, BYTES("[\"Job train-1-0: somebody")));
 }
 
 static void test_shows_the_end_of_the_log(void **state)
@@ -165,8 +209,9 @@ static void test_shows_the_end_of_the_log(void **state)
     memset(log, 'x', sizeof(log));
     memcpy(log + sizeof(log) - 12, "\nlast line\n", 11);
     log[sizeof(log) - 1] = '\0';
-    job_failure_explain(parsed(JOB("BackoffLimitExceeded")), NULL, bytes_from_text(log), *state,
-                        &outcome);
+    struct job_facts facts = {.job = parsed(JOB("BackoffLimitExceeded")),
+                              .log = bytes_from_text(log)};
+    job_failure_explain(&facts, *state, &outcome);
     struct json message = parsed(arena_text(*state, outcome.exc_message));
     struct bytes shown = {NULL, 0};
     assert_true(json_text(json_get(json_at(message, 1), "log"), *state, &shown));
@@ -177,10 +222,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_names_the_cause, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_the_named_container_decides, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_knows_what_will_not_come_by_itself, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_tells_which_pod_ended_as_its_job_did, set_up,
+        cmocka_unit_test_setup_teardown(test_an_event_explains_a_job_without_pod, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_repeats_only_what_never_ran, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tells_a_deleted_job, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shows_the_end_of_the_log, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

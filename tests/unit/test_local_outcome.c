@@ -75,14 +75,14 @@ static void test_exit_codes_and_signals(void **state)
 {
     struct fixture *fixture = *state;
     fixture->state.exit_code = 3;
-    struct outcome outcome = check(fixture, "1 CrashExit: Job train-1: the container ended with "
+    struct outcome outcome = check(fixture, "1 CrashExit: Job train-1: container main ended with "
                                             "exit code 3 and no report");
     assert_string_equal(detail(fixture, &outcome, "exit_code"), "3");
     assert_string_equal(detail(fixture, &outcome, "container"), "\"main\"");
     assert_string_equal(detail(fixture, &outcome, "log"), "\"first line\\nlast line\\n\"");
     fixture->state.exit_code = -1;
     fixture->state.signal_number = SIGSEGV;
-    outcome = check(fixture, "1 Signalled: Job train-1: the container was ended by signal 11 "
+    outcome = check(fixture, "1 Signalled: Job train-1: container main was ended by signal 11 "
                              "(SIGSEGV)");
     assert_string_equal(detail(fixture, &outcome, "exit_code"), "139");
 }
@@ -118,7 +118,7 @@ static void test_reasons_of_the_executor(void **state)
     struct fixture *fixture = *state;
     fixture->state.exit_code = 143;
     fixture->state.end = LOCAL_END_DEADLINE;
-    struct outcome outcome = check(fixture, "1 DeadlineExceeded: Job train-1: the Job did not end "
+    struct outcome outcome = check(fixture, "1 DeadlineExceeded: Job train-1: it did not end "
                                             "before its deadline");
     assert_true(outcome.timed_out);
     fixture->state.end = LOCAL_END_LIMIT;
