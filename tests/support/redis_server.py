@@ -13,6 +13,8 @@ from pathlib import Path
 import redis
 from ports import HOST, free_port, is_listening
 from program import Program, clean_environment
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from waiting import wait_for
 
 START_TIMEOUT_S = 20.0
@@ -97,7 +99,8 @@ class RedisServer:
         if not is_listening(self.port):
             return False
         try:
-            with contextlib.closing(self.client()) as client:
+            # A server that wants a password has answered: that is not to be tried again.
+            with contextlib.closing(self.client(retry=Retry(NoBackoff(), 0))) as client:
                 return bool(client.ping())
         except redis.BusyLoadingError:
             return False
