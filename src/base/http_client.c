@@ -430,6 +430,12 @@ struct http_client *http_client_new(struct loop *loop, const struct http_client_
     return client;
 }
 
+void http_client_allow_silence(struct http_client *client)
+{
+    client->silence_ms = 0;
+    loop_stop_timer(client->loop, &client->listen);
+}
+
 static void free_requests(struct list *list)
 {
     struct list_node *node = NULL;

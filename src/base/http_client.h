@@ -64,6 +64,9 @@ struct http_client *http_client_new(struct loop *loop, const struct http_client_
 /* Cancels what is under way without callbacks; leaves NULL. Accepts NULL. */
 void http_client_free(struct http_client **client);
 
+/* Takes the limit `silence_ms` away; that of each stream remains. */
+void http_client_allow_silence(struct http_client *client);
+
 /* Sends `call`. Returns a handle that is valid until `on_answer` has been called or it is
  * cancelled. `on_piece` makes it a stream; NULL: a short request. */
 struct http_request *http_client_send(struct http_client *client, const struct http_call *call,

@@ -253,5 +253,8 @@ struct executor *executor_kubernetes_new(struct loop *loop,
         return NULL;
     }
     kubernetes_api_limit(executor->api, options->api_qps, options->api_burst);
+    if (executor->logs_api) {
+        kubernetes_api_allow_silence(executor->logs_api);
+    }
     return &executor->base;
 }

@@ -576,6 +576,11 @@ void kubernetes_api_limit(struct kubernetes_api *api, int64_t qps, int64_t burst
     kubernetes_budget_init(&api->budget, qps, burst, loop_now_ms(api->loop));
 }
 
+void kubernetes_api_allow_silence(struct kubernetes_api *api)
+{
+    http_client_allow_silence(api->http);
+}
+
 const char *kubernetes_api_namespace(const struct kubernetes_api *api)
 {
     return api->namespace_name;

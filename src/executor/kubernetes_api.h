@@ -46,7 +46,8 @@ typedef void(kubernetes_answer_fn)(void *context, const struct kubernetes_answer
 typedef void(kubernetes_line_fn)(void *context, struct bytes line);
 
 /* Returns new; copies what it needs of `kubeconfig`. Tokens from files are read again at most once
- * a minute and after a 401. */
+ * a minute and after a 401, certificates for each new connection. A connection on which something
+ * is awaited and nothing comes for 30 s is closed. */
 struct kubernetes_api *kubernetes_api_new(struct loop *loop, const struct kubeconfig *kubeconfig,
                                           const char *namespace_name, struct error *reterr);
 
@@ -57,6 +58,11 @@ void kubernetes_api_free(struct kubernetes_api **api);
  * the long run (client-go/rest: Config.QPS, Config.Burst). What is over it waits its turn; streams
  * are not counted. `qps` 0, as at first: no bound. */
 void kubernetes_api_limit(struct kubernetes_api *api, int64_t qps, int64_t burst);
+
+/* From now on a connection on which something is awaited may be silent for more than 30 s, as that
+ * of logs whose pods have nothing to say: a server that acknowledges and does not answer is noticed
+ * after 150 s, by each stream. */
+void kubernetes_api_allow_silence(struct kubernetes_api *api);
 
 /* The namespace that every path is in. */
 const char *kubernetes_api_namespace(const struct kubernetes_api *api);

@@ -297,6 +297,16 @@ static void closes_a_connection_that_falls_silent(void **state)
     assert_int_equal(200, f->status);
 }
 
+static void allows_silence_when_told_to(void **state)
+{
+    struct fixture *f = *state;
+    limit_silence(f, 50);
+    http_client_allow_silence(f->client);
+    (void)send_call(f, (struct http_call){.timeout_ms = 200}, "/silent", NULL);
+    run_until_answers(f, 1);
+    assert_int_equal(ERROR_TIMEOUT, f->error_kind);
+}
+
 static void leaves_a_connection_that_speaks(void **state)
 {
     struct fixture *f = *state;
@@ -347,14 +357,23 @@ static void may_be_freed_by_a_callback(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(gives_the_whole_answer),           TEST(sends_method_token_and_body),
-        TEST(sends_nothing_of_the_call_before), TEST(reads_retry_after),
-        TEST(refuses_a_longer_answer),          TEST(tells_a_cut_answer_from_a_whole_one),
-        TEST(gives_up_on_a_silent_server),      TEST(says_when_nobody_listens),
-        TEST(hands_up_pieces_before_the_end),   TEST(gives_a_refused_stream_as_an_answer),
-        TEST(ends_a_stream_that_falls_silent),  TEST(closes_a_connection_that_falls_silent),
-        TEST(leaves_a_connection_that_speaks),  TEST(cancels_from_a_piece_without_an_answer),
-        TEST(cancels_before_it_was_sent),       TEST(may_be_freed_by_a_callback),
+        TEST(gives_the_whole_answer),
+        TEST(sends_method_token_and_body),
+        TEST(sends_nothing_of_the_call_before),
+        TEST(reads_retry_after),
+        TEST(refuses_a_longer_answer),
+        TEST(tells_a_cut_answer_from_a_whole_one),
+        TEST(gives_up_on_a_silent_server),
+        TEST(says_when_nobody_listens),
+        TEST(hands_up_pieces_before_the_end),
+        TEST(gives_a_refused_stream_as_an_answer),
+        TEST(ends_a_stream_that_falls_silent),
+        TEST(closes_a_connection_that_falls_silent),
+        TEST(allows_silence_when_told_to),
+        TEST(leaves_a_connection_that_speaks),
+        TEST(cancels_from_a_piece_without_an_answer),
+        TEST(cancels_before_it_was_sent),
+        TEST(may_be_freed_by_a_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
