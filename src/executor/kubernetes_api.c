@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/memory.h"
 #include "executor/kubernetes_budget.h"
+#include "executor/kubernetes_verdict.h"
 
 #define CONNECT_TIMEOUT_MS   10000
 #define CALL_TIMEOUT_MS      30000
@@ -17,19 +18,14 @@
 #define MAX_MESSAGE_BYTES    512
 #define MESSAGE_ARENA_BYTES  1024
 #define TOKEN_LIFE_MS        60000
+#define DOUBT_MS             10000
 #define METHOD_BYTES         8
 #define MS_PER_S             1000
 #define FIELD_MANAGER        "fieldManager=petiole"
 #define STATUS_OK            200
 #define STATUS_REDIRECT      300
-#define STATUS_UNAUTHORIZED  401
-#define STATUS_FORBIDDEN     403
-#define STATUS_NOT_FOUND     404
-#define STATUS_TIMEOUT       408
-#define STATUS_CONFLICT      409
-#define STATUS_GONE          410
-#define STATUS_TOO_MANY      429
 #define STATUS_SERVER_FAULTS 500
+#define STATUS_UNAUTHORIZED  401
 
 struct kubernetes_api {
     struct loop *loop;
@@ -40,6 +36,7 @@ struct kubernetes_api {
     int64_t token_read_ms;
     bool has_read_token;
     struct list calls;
+    int64_t doubted_until_ms; /* it was away: what it denies is not believed */
     struct kubernetes_budget budget;
     struct list waiting; /* for the budget: struct kubernetes_call by waiting_node */
     struct timer budget_timer;
@@ -102,86 +99,6 @@ static const char *current_token(struct kubernetes_api *api)
 
 /* Answers */
 
-static bool says(const struct kubernetes_answer *answer, const char *words)
-{
-    return strstr(answer->message, words) != NULL;
-}
-
-static bool is_about(struct json body, const char *kind)
-{
-    struct json found = json_get(json_get(body, "details"), "kind");
-    return found.type == JSON_TYPE_STRING && found.text.length == strlen(kind) + 2
-           && memcmp(found.text.data + 1, kind, strlen(kind)) == 0;
-}
-
-static bool has_reason(struct json body, const char *reason)
-{
-    struct json found = json_get(body, "reason");
-    return found.type == JSON_TYPE_STRING && found.text.length == strlen(reason) + 2
-           && memcmp(found.text.data + 1, reason, strlen(reason)) == 0;
-}
-
-static enum kubernetes_verdict judge_conflict(const struct kubernetes_answer *answer)
-{
-    if (has_reason(answer->body, "AlreadyExists")) {
-        return KUBERNETES_EXISTS;
-    }
-    return is_about(answer->body, "resourcequotas") || says(answer, "resourcequotas")
-               ? KUBERNETES_QUOTA
-               : KUBERNETES_CONFLICT;
-}
-
-static enum kubernetes_verdict judge_forbidden(const struct kubernetes_answer *answer)
-{
-    /* k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go */
-    bool is_quota = says(answer, "exceeded quota") || says(answer, "status unknown for quota");
-    return is_quota ? KUBERNETES_QUOTA : KUBERNETES_REFUSED;
-}
-
-/* Only the API server's own word counts: a Job that is not found has failed, and the page of a proxy
- * or load balancer on the way says nothing about it. */
-static enum kubernetes_verdict judge_not_found(const struct kubernetes_call *call,
-                                               const struct kubernetes_answer *answer)
-{
-    bool is_object = call->has_name && has_reason(answer->body, "NotFound")
-                     && !is_about(answer->body, "namespaces");
-    return is_object ? KUBERNETES_NOT_FOUND : KUBERNETES_REFUSED;
-}
-
-static enum kubernetes_verdict judge(const struct kubernetes_call *call,
-                                     const struct kubernetes_answer *answer,
-                                     const struct error *error)
-{
-    int status = answer->status;
-    if (status == 0) {
-        bool is_hopeless = error && error->kind == ERROR_TOO_LARGE;
-        return is_hopeless ? KUBERNETES_REFUSED : KUBERNETES_BUSY;
-    }
-    if (status >= STATUS_OK && status < STATUS_REDIRECT) {
-        return KUBERNETES_DONE;
-    }
-    switch (status) {
-    case STATUS_CONFLICT:
-        return judge_conflict(answer);
-    case STATUS_FORBIDDEN:
-        return judge_forbidden(answer);
-    case STATUS_NOT_FOUND:
-        return judge_not_found(call, answer);
-    case STATUS_GONE:
-        return KUBERNETES_GONE;
-    case STATUS_UNAUTHORIZED:
-    case STATUS_TIMEOUT:
-    case STATUS_TOO_MANY:
-        return KUBERNETES_BUSY;
-    default:
-        break;
-    }
-    if (status >= STATUS_SERVER_FAULTS) {
-        return says(answer, "quota evaluation timed out") ? KUBERNETES_QUOTA : KUBERNETES_BUSY;
-    }
-    return KUBERNETES_REFUSED;
-}
-
 /* The API's own sentence, else the start of what it said, else only the status. */
 static void describe(const struct http_answer *http, struct json body,
                      char ret_message[MAX_MESSAGE_BYTES])
@@ -227,6 +144,17 @@ static void free_call(struct kubernetes_call *call)
     memory_free(&call);
 }
 
+/* An API server that has just begun knows no rights yet. */
+static void believe_or_doubt(struct kubernetes_api *api, struct kubernetes_answer *answer)
+{
+    int64_t now_ms = loop_now_ms(api->loop);
+    if (answer->status == 0 || answer->status >= STATUS_SERVER_FAULTS) {
+        api->doubted_until_ms = now_ms + DOUBT_MS;
+    } else if (kubernetes_verdict_is_denial(answer) && now_ms < api->doubted_until_ms) {
+        answer->verdict = KUBERNETES_BUSY;
+    }
+}
+
 static void on_http_answer(void *context, const struct http_answer *http)
 {
     struct kubernetes_call *call = context;
@@ -243,7 +171,8 @@ static void on_http_answer(void *context, const struct http_answer *http)
     }
     answer.message = message;
     answer.retry_after_ms = retry_after_of(http, answer.body);
-    answer.verdict = judge(call, &answer, http->error);
+    answer.verdict = kubernetes_verdict_of(&answer, http->error, call->has_name);
+    believe_or_doubt(api, &answer);
     if (http->status == STATUS_UNAUTHORIZED) {
         api->has_read_token = false;
     }

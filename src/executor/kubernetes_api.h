@@ -27,7 +27,9 @@ enum kubernetes_verdict {
     KUBERNETES_GONE,      /* 410: the resourceVersion is too old */
     /* 403 "exceeded quota", 409 on a resourcequota, 500 "quota evaluation timed out" */
     KUBERNETES_QUOTA,
-    KUBERNETES_BUSY, /* passes by itself: 429, 401, 408, 5xx, lost connections */
+    /* passes by itself: 429, 401, 408, 5xx, lost connections, and for 10 s after the last two a 403
+     * for want of rights: a server that begins denies everything */
+    KUBERNETES_BUSY,
     /* never passes: 400, 403, 404 of the namespace, 422, an answer of more than 8 MiB, too long a
      * line */
     KUBERNETES_REFUSED,

@@ -109,11 +109,13 @@ class ApiProxy:
         with self._lock:
             return [each for each in self._asked if resource in ("", each.resource)]
 
-    def refused(self, code: int, resource: str) -> list[Asked]:
-        """Return the requests that the API server answered, or ended, with an error's code."""
+    def refused(self, code: int, resource: str = "") -> list[Asked]:
+        """Return the requests that the API server answered, or ended, with an error's code: all,
+        or those about a resource.
+        """
         with self._lock:
             found = [asked for asked, each in self._refused if each == code]
-        return [asked for asked in found if asked.resource == resource]
+        return [asked for asked in found if resource in ("", asked.resource)]
 
     def record(self, asked: Asked) -> None:
         """Keep a request; for the handlers."""
