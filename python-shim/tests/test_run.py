@@ -473,7 +473,13 @@ def test_states_before_the_end_are_told(
     assert outcome.report["result"] == arguments[0]
     assert told(outcome) == expected
     assert ("over the limit of 4096" in outcome.stderr) == (arguments[-1] == 4096)
-    assert ("only the task's end makes it FAILURE" in outcome.stderr) == (arguments == ["kinds"])
+
+
+def test_what_an_ignored_task_told_stays(runner: Runner) -> None:
+    report = runner.task("runner_app.steps", "failure and ignore").report
+    told = {"exc_type": "E", "exc_message": ["m"], "exc_module": "m"}
+    assert report["state"] == "IGNORED"
+    assert report["told"] == {"state": "FAILURE", "meta": told}
 
 
 @pytest.mark.parametrize(("how", "kind"), [("unencodable", "EncodeError"), ("no id", "ValueError")])

@@ -33,7 +33,14 @@ enum outcome_kind {
     OUTCOME_REVOKED, /* expired, revoked or terminated: never ran, or was ended */
 };
 
-/* How a task ended. Borrowed for the time of the callback: whoever needs it longer copies. */
+/* A state that a task said of itself (celery/app/task.py: Task.update_state). Borrowed for the time
+ * of the callback. */
+struct progress {
+    struct bytes state; /* "PROGRESS"; while it runs, never one that only the end of a task makes */
+    struct json meta;   /* ABSENT: null */
+};
+
+/* How a task ended. Borrowed likewise: whoever needs it longer copies. */
 struct outcome {
     enum outcome_kind kind;
     struct bytes result;      /* SUCCESS: JSON text of the return value */
@@ -42,15 +49,10 @@ struct outcome {
     struct bytes exc_message; /* JSON text of an array: the exception's args */
     struct bytes traceback;   /* text; empty: null in the document */
     double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
+    struct progress told;     /* IGNORE: the state that it leaves instead; empty: none */
     bool requeue;             /* REJECT */
     bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
     double runtime_s;
-};
-
-/* What a running task said of itself (celery/app/task.py: Task.update_state). Borrowed likewise. */
-struct progress {
-    struct bytes state; /* "PROGRESS"; never one that only the end of a task makes */
-    struct json meta;   /* ABSENT: null */
 };
 
 /* A durable task that has ended (or that a restart found). Views are borrowed. */

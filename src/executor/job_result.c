@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/base64.h"
+#include "executor/job_progress.h"
 
 #define REPORT_VERSION 1
 #define MAX_LINES      100000
@@ -174,6 +175,17 @@ static bool is_changed(struct json payload)
            || json_get(payload, "options").type != JSON_TYPE_ABSENT;
 }
 
+/* The last state that an ignored task told; it may have told none. */
+static bool read_told(struct json told, struct arena *arena, struct progress *ret_told)
+{
+    if (json_is_unset(told)) {
+        return true;
+    }
+    ret_told->meta = json_get(told, "meta");
+    return json_text(json_get(told, "state"), arena, &ret_told->state) && ret_told->state.length > 0
+           && ret_told->state.length <= JOB_PROGRESS_MAX_STATE_BYTES;
+}
+
 static bool read_retry(struct json payload, struct arena *arena, struct outcome *outcome)
 {
     struct json exception = json_get(payload, "exception");
@@ -204,6 +216,7 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
         is_right = read_retry(payload, arena, &outcome);
     } else if (bytes_equal(result->state, BYTES("IGNORED"))) {
         outcome.kind = OUTCOME_IGNORE;
+        is_right = read_told(json_get(payload, "told"), arena, &outcome.told);
     } else if (bytes_equal(result->state, BYTES("REJECTED"))) {
         outcome.kind = OUTCOME_REJECT;
         outcome.requeue = json_get(payload, "requeue").type == JSON_TYPE_TRUE;

@@ -154,10 +154,44 @@ static void append_children(struct buffer *buffer, const struct request *request
     }
 }
 
+static void append_date(struct buffer *buffer, const struct result_document_options *options,
+                        double now_wall_s)
+{
+    (void)buffer_append_byte(buffer, '"');
+    iso8601_append(buffer, now_wall_s, timezone_offset_s(options->timezone, now_wall_s));
+    (void)buffer_append_byte(buffer, '"');
+}
+
+static bool is_ready(struct bytes state)
+{
+    return bytes_equal_text(state, RESULT_SUCCESS) || bytes_equal_text(state, RESULT_FAILURE)
+           || bytes_equal_text(state, RESULT_REVOKED);
+}
+
+void result_document_append_progress(struct buffer *buffer, const struct request *request,
+                                     const struct progress *progress,
+                                     const struct result_document_options *options,
+                                     double now_wall_s)
+{
+    append_string(buffer, "{\"status\": ", progress->state);
+    append_dumps(buffer, ", \"result\": ", progress->meta);
+    (void)buffer_append_text(buffer, ", \"traceback\": null, \"children\": [], \"date_done\": ");
+    if (is_ready(progress->state)) {
+        append_date(buffer, options, now_wall_s);
+    } else {
+        (void)buffer_append_text(buffer, "null");
+    }
+    append_tail(buffer, request, options);
+}
+
 void result_document_append(struct buffer *buffer, const struct request *request,
                             const struct outcome *outcome,
                             const struct result_document_options *options, double now_wall_s)
 {
+    if (outcome->kind == OUTCOME_IGNORE) {
+        result_document_append_progress(buffer, request, &outcome->told, options, now_wall_s);
+        return;
+    }
     const char *state = result_document_state(outcome->kind);
     (void)buffer_format(buffer, "{\"status\": \"%s\", \"result\": ", state ? state : "");
     append_result(buffer, outcome);
@@ -172,9 +206,7 @@ void result_document_append(struct buffer *buffer, const struct request *request
     if (outcome->kind == OUTCOME_RETRY) {
         (void)buffer_append_text(buffer, "null"); /* only ready states have a date */
     } else {
-        (void)buffer_append_byte(buffer, '"');
-        iso8601_append(buffer, now_wall_s, timezone_offset_s(options->timezone, now_wall_s));
-        (void)buffer_append_byte(buffer, '"');
+        append_date(buffer, options, now_wall_s);
     }
     append_tail(buffer, request, options);
 }
@@ -206,14 +238,5 @@ void result_document_append_waiting(struct buffer *buffer, const struct request 
                   bytes_from_text(sentence));
     append_string(buffer, ", \"hostname\": ", bytes_from_text(options->node_name));
     (void)buffer_append_byte(buffer, '}');
-    append_unfinished_tail(buffer, request, options);
-}
-
-void result_document_append_progress(struct buffer *buffer, const struct request *request,
-                                     const struct progress *progress,
-                                     const struct result_document_options *options)
-{
-    append_string(buffer, "{\"status\": ", progress->state);
-    append_dumps(buffer, ", \"result\": ", progress->meta);
     append_unfinished_tail(buffer, request, options);
 }

@@ -24,10 +24,11 @@ struct result_document_options {
 #define RESULT_RETRY   "RETRY"
 #define RESULT_REVOKED "REVOKED"
 
-/* The state that an outcome is stored as; NULL: nothing is stored (IGNORE, REJECT, LOST). */
+/* The state that an outcome is stored as; NULL: nothing is stored (IGNORE, REJECT, LOST), but for
+ * what an ignored task has told. */
 const char *result_document_state(enum outcome_kind kind);
 
-/* Appends the document of `request`'s end. A RETRY with a negative countdown is one that nobody
+/* Appends the document of `request`'s end; of an ignored one what it told. A RETRY with a negative countdown is one that nobody
  * published: it lists no child. */
 void result_document_append(struct buffer *buffer, const struct request *request,
                             const struct outcome *outcome,
@@ -38,10 +39,11 @@ void result_document_append(struct buffer *buffer, const struct request *request
 void result_document_append_started(struct buffer *buffer, const struct request *request, int pid,
                                     const struct result_document_options *options);
 
-/* Appends the document of a state that the running task told, as Task.update_state stores it. */
+/* Appends the document of a state that the task told, as Task.update_state stores it. */
 void result_document_append_progress(struct buffer *buffer, const struct request *request,
                                      const struct progress *progress,
-                                     const struct result_document_options *options);
+                                     const struct result_document_options *options,
+                                     double now_wall_s);
 
 /* Appends the document of state WAITING_QUOTA, with {"reason": sentence, "hostname": node name} as
  * its result, as Task.update_state would store it. */

@@ -225,14 +225,15 @@ static enum settlement settlement_of(const struct request *request, const struct
 
 static bool stores(const struct request *request, const struct outcome *outcome)
 {
-    if (!result_document_state(outcome->kind)) {
+    bool has_told = outcome->kind == OUTCOME_IGNORE && outcome->told.state.length > 0;
+    if (!result_document_state(outcome->kind) && !has_told) {
         return false;
     }
     if (!request->type) {
         return true; /* an unknown task fails whatever its message says */
     }
-    return outcome->kind == OUTCOME_SUCCESS ? request_stores_result(request)
-                                            : request_stores_errors(request);
+    return outcome->kind == OUTCOME_SUCCESS || has_told ? request_stores_result(request)
+                                                        : request_stores_errors(request);
 }
 
 /* The document of `shown`; false when it is larger than any backend takes. */
@@ -250,7 +251,8 @@ static bool write_document(struct report *report, const struct outcome *shown)
         return false;
     }
     report->document = arena_copy(report->request->arena, buffer_view(&pipeline->scratch));
-    report->state = result_document_state(shown->kind);
+    const char *state = result_document_state(shown->kind);
+    report->state = state ? state : "IGNORED";
     return true;
 }
 
@@ -497,7 +499,8 @@ void pipeline_store_progress(struct pipeline *pipeline, const struct request *re
     }
     buffer_clear(&pipeline->scratch);
     result_document_append_progress(&pipeline->scratch, request, progress,
-                                    &pipeline->options.document);
+                                    &pipeline->options.document,
+                                    loop_wall_s(pipeline->options.loop));
     pipeline->backend->ops->store_progress(pipeline->backend, request->message.id,
                                            buffer_view(&pipeline->scratch),
                                            pipeline->options.result_expires_s);

@@ -28,7 +28,7 @@ static void tell(struct job_progress *progress, struct arena *arena)
     struct bytes status = {NULL, 0};
     request.message.id = BYTES("id");
     buffer_init(&buffer, (size_t)1 << 20);
-    result_document_append_progress(&buffer, &request, &told, &options);
+    result_document_append_progress(&buffer, &request, &told, &options, 1893553445.5);
     require(!buffer.overflowed && json_parse(buffer_view(&buffer), &document, NULL));
     require(json_text(json_get(document, "status"), arena, &status));
     require(status.length > 0 && !bytes_equal(status, BYTES("SUCCESS"))

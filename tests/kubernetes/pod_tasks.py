@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 
 class UnluckyError(Exception):
@@ -118,3 +118,10 @@ def count_up(self: Task, seconds: float) -> str:
         self.update_state(state="COUNTING", meta={"number": number})
         time.sleep(seconds)
     return "counted"
+
+
+@app.task(name="pods.leave", bind=True)
+def leave(self: Task, state: str, meta: Any) -> None:
+    """Set a state by itself, and keep the worker from setting another."""
+    self.update_state(state=state, meta=meta)
+    raise Ignore

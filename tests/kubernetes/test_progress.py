@@ -175,6 +175,21 @@ def test_a_result_that_is_stored_stays(
     assert seen == ["PROGRESS", "FAILURE", "SUCCESS"]
 
 
+def test_an_ignored_task_leaves_its_own_state(
+    start_worker: StartWorker, client: Celery, publications: PublicationWatch, tmp_path: Path
+) -> None:
+    start_worker({"pods.leave": write_template(tmp_path, "leave")})
+    told = {"exc_type": "KeyError", "exc_message": ["told"], "exc_module": "builtins"}
+    custom = client.send_task("pods.leave", args=("LEFT", {"x" * 5000: 1}), queue=TENANT)
+    failed = client.send_task("pods.leave", args=("FAILURE", told), queue=TENANT)
+    with pytest.raises(KeyError, match="told"):
+        failed.get(timeout=30)
+    wait_info(custom, {"x" * 5000: 1})
+    assert custom.state == "LEFT"
+    assert states(publications, custom) == [("LEFT", {"x" * 5000: 1})]
+    assert states(publications, failed) == [("FAILURE", told)]
+
+
 def test_only_so_many_logs_are_followed(
     start_worker: StartWorker, client: Celery, publications: PublicationWatch, tmp_path: Path
 ) -> None:

@@ -180,7 +180,7 @@ static struct player_job *find_job(struct world *world, const char *name)
     world_fail(world, "there is no Job %s", name);
 }
 
-/* success [JSON] | failure CLASS [MODULE] | retry [SECONDS] | ignore | reject [requeue] | lost |
+/* success [JSON] | failure CLASS [MODULE] | retry [SECONDS] | ignore [STATE] | reject [requeue] | lost |
  * timeout | revoked | absent: of a request that is over and has no Job */
 static struct outcome outcome_of(struct world *world, char *const *words)
 {
@@ -206,6 +206,7 @@ static struct outcome outcome_of(struct world *world, char *const *words)
         executor_given_back(&outcome);
     } else if (strcmp(kind, "ignore") == 0) {
         outcome.kind = OUTCOME_IGNORE;
+        outcome.told.state = bytes_from_text(detail);
     } else if (strcmp(kind, "lost") == 0) {
         outcome.kind = OUTCOME_LOST;
     } else if (strcmp(kind, "revoked") == 0) {

@@ -179,6 +179,38 @@ static void test_refuses_a_moved_result_with_a_hole(void **state)
     }
 }
 
+static void test_reads_what_an_ignored_task_told(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char exception[] = "\"exception\": {}";
+
+    static const struct {
+        const char *told;
+        const char *state; /* NULL: refused */
+    } rows[] = {
+        {"", ""},
+        {", \"told\": null", ""},
+        {", \"told\": {\"state\": \"FAILURE\", \"meta\": [1]}", "FAILURE"},
+        {", \"told\": {\"state\": \"\", \"meta\": [1]}", NULL},
+        {", \"told\": {\"meta\": [1]}", NULL},
+        {", \"told\": 7", NULL},
+    };
+
+    for (size_t index = 0; index < ARRAY_LENGTH(rows); index++) {
+        char payload[128];
+        (void)snprintf(payload, sizeof(payload), "%s%s", exception, rows[index].told);
+        assert_true(job_result_read(report(fixture, "IGNORED", payload, "{}"), fixture->arena,
+                                    &fixture->result, &fixture->error));
+        bool is_right = job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome,
+                                           &fixture->error);
+        assert_int_equal(is_right, rows[index].state != NULL);
+        if (is_right) {
+            assert_int_equal(fixture->outcome.kind, OUTCOME_IGNORE);
+            assert_text(fixture->outcome.told.state, rows[index].state);
+        }
+    }
+}
+
 static void test_refuses_a_state_without_its_payload(void **state)
 {
     struct fixture *fixture = *state;
@@ -203,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tells_silence_from_a_broken_report, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_puts_a_moved_result_together, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_moved_result_with_a_hole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_what_an_ignored_task_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_state_without_its_payload, set_up,
                                         tear_down),
     };

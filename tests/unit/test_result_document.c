@@ -236,6 +236,19 @@ static void test_a_retry_that_nobody_published_has_no_child(void **state)
                               "\"children\": [], \"date_done\": null, \"task_id\": \"i\"}");
 }
 
+static void test_an_ignored_task_leaves_what_it_told(void **state)
+{
+    (void)state;
+    struct outcome outcome = {.kind = OUTCOME_IGNORE,
+                              .told = {BYTES("CUSTOM"), json_checked(BYTES("[1]"))}};
+    assert_document(&outcome, "{\"status\": \"CUSTOM\", \"result\": [1], \"traceback\": null, "
+                              "\"children\": [], \"date_done\": null, \"task_id\": \"i\"}");
+    outcome.told.state = BYTES("FAILURE");
+    assert_document(&outcome, "{\"status\": \"FAILURE\", \"result\": [1], \"traceback\": null, "
+                              "\"children\": [], \"date_done\": \"1970-01-01T00:00:00+00:00\", "
+                              "\"task_id\": \"i\"}");
+}
+
 static void test_a_task_that_waits_says_why(void **state)
 {
     (void)state;
@@ -262,7 +275,7 @@ static void test_a_task_that_runs_says_how_far_it_is(void **state)
     struct progress progress = {BYTES("HALF \xc3\xa9"), json_checked(BYTES("{\"n\":[1,null]}"))};
     struct buffer written;
     buffer_init(&written, 1024);
-    result_document_append_progress(&written, &request, &progress, &options);
+    result_document_append_progress(&written, &request, &progress, &options, 0);
     golden_assert(buffer_view(&written),
                   BYTES("{\"status\": \"HALF \\u00e9\", \"result\": {\"n\": [1, null]}, "
                         "\"traceback\": null, \"children\": [], \"date_done\": null, "
@@ -270,7 +283,7 @@ static void test_a_task_that_runs_says_how_far_it_is(void **state)
                   "progress");
     buffer_clear(&written);
     progress.meta = (struct json){JSON_TYPE_ABSENT, {NULL, 0}};
-    result_document_append_progress(&written, &request, &progress, &options);
+    result_document_append_progress(&written, &request, &progress, &options, 0);
     assert_non_null(strstr(written.data, "\"result\": null, "));
     buffer_fini(&written);
 }
@@ -280,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_documents_are_byte_for_byte_celerys),
         cmocka_unit_test(test_what_celery_did_not_store_is_not_stored),
+        cmocka_unit_test(test_an_ignored_task_leaves_what_it_told),
         cmocka_unit_test(test_a_task_that_waits_says_why),
         cmocka_unit_test(test_a_task_that_runs_says_how_far_it_is),
         cmocka_unit_test(test_states_that_are_never_stored_have_no_name),

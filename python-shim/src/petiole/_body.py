@@ -39,9 +39,10 @@ class RetryRequest:
 
 @dataclass
 class Recorder:
-    """Takes the place of publishing for one task: remembers the last retry asked for."""
+    """Takes the place of publishing and storing for one task: remembers the last of each."""
 
     retry: RetryRequest | None = None
+    teller: _progress.Teller = field(default_factory=_progress.Teller)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _call_task(
     # Celery's own Task.__call__ would push an empty request over the one of the message.
     body = task if task_has_custom(task, "__call__") else task.run
     request = _request(message, call)
-    with _current_request(task, request), _recorded_retries(task, recorder), _told_states(task):
+    with _current_request(task, request), _recorded_retries(task, recorder), _told(task, recorder):
         return body(*call.args, **call.kwargs)
 
 
@@ -258,11 +259,11 @@ def _recorded_retries(task: Any, recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def _told_states(task: Any) -> Iterator[None]:
+def _told(task: Any, recorder: Recorder) -> Iterator[None]:
     """Let `task.update_state()` tell the worker: there is no result backend here."""
     previous = task._backend
     task.backend = _progress.Backend(
-        task.request.id, _progress.Teller(), lambda: previous or task.app.backend
+        task.request.id, recorder.teller, lambda: previous or task.app.backend
     )
     try:
         yield

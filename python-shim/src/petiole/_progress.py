@@ -4,7 +4,8 @@
 
 A line is ASCII, at most 4096 bytes long with the newlines around it, and written by a single
 write(2): before it goes a newline, so that text without a line's end does not swallow it. VALUE is
-in Kombu's JSON dialect. STATE is any but SUCCESS, FAILURE and REVOKED, which only a report can say.
+in Kombu's JSON dialect. STATE is any but SUCCESS, FAILURE and REVOKED, which only a report can say:
+a task that sets one of these and raises `Ignore` has it in its report.
 
 N grows from line to line, so that the worker, which may read a line twice, knows what it has read:
 it is the time in nanoseconds, and so it also grows from one process of the container to the next.
@@ -34,20 +35,24 @@ STDOUT = 1
 
 @dataclass
 class Teller:
-    """Writes the lines of one task, from whichever thread."""
+    """Writes the lines of one task, from whichever thread, and remembers the last state."""
 
     stdout_fd: int = STDOUT
+    last: dict[str, Any] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seq: int = 0
 
     def tell(self, state: str, meta: Any) -> None:
-        """Write one line. What does not fit is not told, and stderr says so.
+        """Write one line, unless it is of a ready state. What does not fit stderr complains of.
 
         Raises:
             EncodeError: `meta` has no JSON form.
         """
         text = f'"state":{_report.encode_json(state)},"meta":{_report.encode_json(meta)}}}'
         with self._lock:
+            self.last = {"state": state, "meta": meta}
+            if state in states.READY_STATES:
+                return
             self._seq = max(self._seq + 1, time.time_ns())
             line = f'\n{LINE_PREFIX} {{"seq":{self._seq},{text}\n'.encode("ascii")
             if len(line) > LINE_BYTES_MAX:
@@ -103,10 +108,7 @@ class Backend:
                 task_id, result, state, traceback=traceback, request=request, **options
             )
         encoded = encode_meta(result, state)
-        if state in states.READY_STATES:
-            print(f"petiole.run: only the task's end makes it {state}", file=sys.stderr)
-        else:
-            self.teller.tell(state, encoded)
+        self.teller.tell(state, encoded)
         return encoded
 
 

@@ -11,7 +11,8 @@ message), without a newline, written by a single write(2):
 | FAILURE            | "exception": E                                                           |
 | RETRY              | "exception": E or null, then "countdown": seconds or "eta": ISO 8601, and |
 |                    | only when the retry changes them "args", "kwargs", "options"             |
-| IGNORED            | "exception": E                                                           |
+| IGNORED            | "exception": E, and if the task told a state, the last one as "told":     |
+|                    | {"state": …, "meta": …}, which stays as the task's                        |
 | REJECTED           | "exception": E, "requeue": true or false                                 |
 
 E is Celery's {"exc_type": qualified name, "exc_message": [arguments], "exc_module": module}. Values

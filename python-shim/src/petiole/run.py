@@ -146,7 +146,10 @@ def _raised(error: BaseException, recorder: _body.Recorder) -> _report.Report:
         payload = {"exception": _report.exception_document(error), "requeue": bool(error.requeue)}
         return _report.Report("REJECTED", payload)
     if isinstance(error, Ignore):
-        return _report.Report("IGNORED", {"exception": _report.exception_document(error)})
+        payload = {"exception": _report.exception_document(error)}
+        if recorder.teller.last is not None:
+            payload["told"] = recorder.teller.last
+        return _report.Report("IGNORED", payload)
     if not isinstance(error, Exception):
         # Its own class would end the client that asks for the result, as SystemExit does. A Celery
         # worker's child dies of it, and the master reports this.

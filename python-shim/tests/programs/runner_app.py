@@ -173,6 +173,11 @@ def steps(self, how, size=0):
     if how == "other":
         self.update_state(task_id="another", state="PROGRESS", meta=1)
         return self.backend.get_result("another")
+    if how == "failure and ignore":
+        self.update_state(state="PROGRESS")
+        meta = {"exc_type": "E", "exc_message": ["m"], "exc_module": "m"}
+        self.update_state(state="FAILURE", meta=meta)
+        raise Ignore
     if how == "closed":
         os.close(1)
         self.update_state(state="PROGRESS")
