@@ -253,6 +253,7 @@ static void on_pod(void *context, struct json object)
     struct job_entry *entry = find_or_add(executor, job_name_of(object, arena));
     if (entry) {
         entry->has_pod = true;
+        executor_kubernetes_stage(executor, entry, false); /* its Job tells of it a second later */
     }
     if (entry && !entry->is_reported) {
         job_pod_read(object, arena, &pod);

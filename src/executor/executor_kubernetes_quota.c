@@ -89,7 +89,7 @@ void executor_kubernetes_stage(struct executor_kubernetes *executor, struct job_
     }
     restage(executor, entry);
     bool is_podless = entry->exists && entry->is_mine && !entry->is_finished && !entry->is_reported
-                      && !entry->is_active;
+                      && !entry->is_active && !entry->has_pod;
     if (is_podless != list_is_linked(&entry->podless_node)) {
         if (is_podless) {
             entry->hasten_ms = loop_now_ms(executor->loop) + EXECUTOR_KUBERNETES_LOOK_MS;

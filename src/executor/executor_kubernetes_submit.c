@@ -30,6 +30,13 @@ static void stage(struct submission *submission, enum job_quota_stage stage)
     submission->stage = stage;
 }
 
+/* Whether the quota has no room for one that is not in its sums. */
+static bool has_no_room(const struct submission *submission)
+{
+    return submission->asked
+           && job_quota_find_short(&submission->executor->quota, submission->asked);
+}
+
 /* Takes the submission out of the books and gives its request. */
 static struct request *end_submission(struct submission *submission)
 {
@@ -244,13 +251,12 @@ static bool build(struct submission *submission, struct error *reterr)
            || error_set(reterr, ERROR_INVALID, "the Job cannot be written as JSON");
 }
 
-/* Whether it is not to be sent now, beside all others: the quota may have changed since it was
- * admitted. It is out of the sums then. */
-static bool is_held_back(struct submission *submission)
+/* Takes its place in the quota's sums, if there is one beside all that came before it. */
+static void take_place(struct submission *submission)
 {
-    struct executor_kubernetes *executor = submission->executor;
-    stage(submission, JOB_QUOTA_ABSENT);
-    return submission->asked && job_quota_find_short(&executor->quota, submission->asked);
+    if (submission->asked && submission->stage == JOB_QUOTA_ABSENT && !has_no_room(submission)) {
+        stage(submission, JOB_QUOTA_STARTING);
+    }
 }
 
 static void begin(void *context)
@@ -260,13 +266,17 @@ static void begin(void *context)
     job_name_format(&submission->request->message, 0, submission->name);
     if (submission->request->is_over) {
         find_existing(submission);
-    } else if (!build(submission, &error)) {
+        return;
+    }
+    if (!build(submission, &error)) {
         fail(submission, error.kind == ERROR_TOO_LARGE ? "MessageTooLarge" : "TemplateError",
              error.message);
-    } else if (is_held_back(submission)) {
-        give_back(submission);
+        return;
+    }
+    take_place(submission);
+    if (submission->asked && submission->stage == JOB_QUOTA_ABSENT) {
+        give_back(submission); /* the room has gone since it was admitted */
     } else {
-        stage(submission, JOB_QUOTA_STARTING);
         post(submission);
     }
 }
@@ -292,7 +302,7 @@ void executor_kubernetes_wake_submissions(struct executor_kubernetes *executor)
 {
     list_for_each(node, following, &executor->submissions) {
         struct submission *submission = list_entry(node, struct submission, node);
-        if (submission->waits_for_quota && !submission->call && !is_held_back(submission)) {
+        if (submission->waits_for_quota && !submission->call && !has_no_room(submission)) {
             give_back(submission);
         }
     }
@@ -308,7 +318,7 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     submission->timer = (struct timer){.on_due = give_back, .context = submission};
     if (!request->is_over) {
         submission->asked = executor_kubernetes_copy_asked(executor, request);
-        stage(submission, JOB_QUOTA_STARTING);
+        take_place(submission);
     }
     list_append(&executor->submissions, &submission->node);
     executor->submission_count++;
