@@ -118,8 +118,9 @@ struct executor_ops {
      * begun; on_started comes when it has been already, else on_finished with REJECT, requeue and
      * may_have_job cleared. */
     void (*submit)(struct executor *executor, struct request *request);
-    /* Ends a running request; on_finished still comes. */
-    void (*cancel)(struct executor *executor, struct request *request);
+    /* Ends a running request; on_finished still comes. What is a process gets `signal_number`, and
+     * SIGKILL when it does not end in time; for all others the number means nothing. */
+    void (*cancel)(struct executor *executor, struct request *request, int signal_number);
     /* Durable only, else no effect: ends what runs of the task, now or as soon as that is possible;
      * on_completed comes with REVOKED unless it has ended by itself. Options told the executor which
      * tasks are terminated: what it meets of them later is ended too. Returns whether anything of it

@@ -162,7 +162,7 @@ void executor_kubernetes_submit(struct executor *base, struct request *request);
 
 /* Ends the submission of `request` if it waits for another try; one that is on its way does not try
  * again. */
-void executor_kubernetes_cancel(struct executor *base, struct request *request);
+void executor_kubernetes_cancel(struct executor *base, struct request *request, int signal_number);
 
 /* The Job of `request` as it will be sent: a new reference, or NULL with why it cannot be. */
 json_t *executor_kubernetes_build(struct executor_kubernetes *executor,

@@ -325,9 +325,10 @@ void executor_kubernetes_submit(struct executor *base, struct request *request)
     loop_defer(executor->loop, &submission->begin);
 }
 
-void executor_kubernetes_cancel(struct executor *base, struct request *request)
+void executor_kubernetes_cancel(struct executor *base, struct request *request, int signal_number)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
+    (void)signal_number;
     list_for_each(node, following, &executor->submissions) {
         struct submission *submission = list_entry(node, struct submission, node);
         if (submission->request == request) {

@@ -240,12 +240,12 @@ static void local_submit(struct executor *executor, struct request *request)
     }
 }
 
-static void local_cancel(struct executor *executor, struct request *request)
+static void local_cancel(struct executor *executor, struct request *request, int signal_number)
 {
     struct submission *submission = request->executor_data;
     (void)executor;
     if (submission) {
-        local_run_end(submission->run, LOCAL_END_REVOKED, -1.0);
+        local_run_revoke(submission->run, signal_number);
     }
 }
 

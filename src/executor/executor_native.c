@@ -441,9 +441,10 @@ static void native_submit(struct executor *executor, struct request *request)
     native_pool_submit(native->pool, &run->job);
 }
 
-static void native_cancel(struct executor *executor, struct request *request)
+static void native_cancel(struct executor *executor, struct request *request, int signal_number)
 {
     struct native_run *run = request->executor_data;
+    (void)signal_number;
     if (run && !run->is_early) {
         end_run(run, RUN_IS_REVOKED, native_of(executor)->cancel_grace_ms);
     }

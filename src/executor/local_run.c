@@ -46,7 +46,7 @@ struct local_run {
     enum local_end end;
     bool has_started;
     bool is_over;       /* what is left is to be collected and told */
-    bool is_terminated; /* SIGTERM was sent */
+    bool is_terminated; /* it was asked to end */
     int exit_code;
     int signal_number;
     int64_t started_ms;
@@ -330,7 +330,7 @@ void local_run_refuse(struct local_run *run, const char *category, const struct 
     loop_defer(run->site->loop, &run->refuse_call);
 }
 
-void local_run_end(struct local_run *run, enum local_end end, double grace_s)
+static void end_by(struct local_run *run, enum local_end end, double grace_s, int signal_number)
 {
     if (!run->is_over && run->end == LOCAL_END_ITSELF) {
         run->end = end;
@@ -344,8 +344,18 @@ void local_run_end(struct local_run *run, enum local_end end, double grace_s)
     if (!run->is_terminated || is_earlier) {
         loop_start_timer(loop, &run->timer, grace_ms);
     }
-    if (!run->is_terminated) {
+    if (!run->is_terminated || signal_number != SIGTERM) {
         run->is_terminated = true;
-        local_process_signal(&run->process, SIGTERM);
+        local_process_signal(&run->process, signal_number);
     }
+}
+
+void local_run_end(struct local_run *run, enum local_end end, double grace_s)
+{
+    end_by(run, end, grace_s, SIGTERM);
+}
+
+void local_run_revoke(struct local_run *run, int signal_number)
+{
+    end_by(run, LOCAL_END_REVOKED, -1.0, signal_number);
 }

@@ -60,4 +60,8 @@ void local_run_refuse(struct local_run *run, const char *category, const struct 
  * Negative: the pod's own grace. Of several reasons the first one counts. */
 void local_run_end(struct local_run *run, enum local_end end, double grace_s);
 
+/* As local_run_end for a client that revokes it, after the pod's own grace, with a signal of the
+ * client's. One that is not SIGTERM is also sent when it was asked to end before. */
+void local_run_revoke(struct local_run *run, int signal_number);
+
 #endif

@@ -96,9 +96,9 @@ void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
                               struct bytes task_id);
 
 /* Ends the task with REVOKED if it waits here, and remembers it, so that it never begins here; with
- * `terminate` it is ended, too, if it runs. `since_wall_s` is when it was revoked. Returns whether
+ * a `signal_number` other than 0 it is ended, too, if it runs. `since_wall_s` is when it was revoked. Returns whether
  * anything of it was here (celery/worker/control.py: _revoke, terminate). */
-bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, bool terminate,
+bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, int signal_number,
                      double since_wall_s);
 
 /* For metrics: how many requests are in this state (SCHEDULED, READY, RUNNING, REPORTING). */

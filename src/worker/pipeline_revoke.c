@@ -41,14 +41,14 @@ static bool end_ready(struct pipeline *pipeline, struct pipeline_lane *lane, str
 }
 
 /* Those that an executor has. */
-static bool cancel_running(struct pipeline *pipeline, struct bytes task_id)
+static bool cancel_running(struct pipeline *pipeline, struct bytes task_id, int signal_number)
 {
     bool is_found = false;
     list_for_each(node, following, &pipeline->running) {
         struct request *request = list_entry(node, struct request, node);
         struct executor *executor = pipeline->lanes[request->type->executor].executor;
         if (is_task(request, task_id)) {
-            executor->ops->cancel(executor, request);
+            executor->ops->cancel(executor, request, signal_number);
             is_found = true;
         }
     }
@@ -67,19 +67,19 @@ static bool terminate_durable(struct pipeline *pipeline, struct bytes task_id)
     return is_found;
 }
 
-bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, bool terminate,
+bool pipeline_revoke(struct pipeline *pipeline, struct bytes task_id, int signal_number,
                      double since_wall_s)
 {
     if (!pipeline->options.revoked) {
         return false;
     }
-    revoked_add(pipeline->options.revoked, task_id, terminate, since_wall_s);
+    revoked_add(pipeline->options.revoked, task_id, signal_number != 0, since_wall_s);
     bool is_found = end_scheduled(pipeline, task_id);
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
         is_found = end_ready(pipeline, &pipeline->lanes[index], task_id) || is_found;
     }
-    if (terminate) {
-        is_found = cancel_running(pipeline, task_id) || is_found;
+    if (signal_number != 0) {
+        is_found = cancel_running(pipeline, task_id, signal_number) || is_found;
         is_found = terminate_durable(pipeline, task_id) || is_found;
     }
     pipeline_touch(pipeline);

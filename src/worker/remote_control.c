@@ -107,7 +107,7 @@ static void append_name(struct buffer *list, const char *separator, struct bytes
 struct revoking {
     struct remote_control *control;
     bool terminate;
-    int signal_number;
+    int signal_number;   /* 0: they are not terminated */
     struct buffer ids;   /* "a, b" */
     struct buffer set;   /* "'a', 'b'", as Python shows a set */
     struct buffer found; /* those that were here, "a, b" */
@@ -137,7 +137,7 @@ static void revoke_one(struct revoking *revoking, struct bytes id)
     append_name(&revoking->set, ", ", buffer_view(&quoted));
     buffer_fini(&quoted);
     remember(revoking, id, now_wall_s);
-    if (pipeline_revoke(options->pipeline, id, revoking->terminate, now_wall_s)
+    if (pipeline_revoke(options->pipeline, id, revoking->signal_number, now_wall_s)
         && revoking->terminate) {
         append_name(&revoking->found, ", ", id);
         log_write(LOG_INFO, "Terminating %.*s (%d)", BYTES_FORMAT(id), revoking->signal_number);
@@ -285,8 +285,8 @@ static void on_revoked(void *context, const struct broker_revoked *revoked,
         log_write(LOG_WARNING, "what was revoked before cannot be read: %s", error->message);
     }
     if (revoked->task_id.length > 0) {
-        (void)pipeline_revoke(control->options.pipeline, revoked->task_id, revoked->terminate,
-                              revoked->since_wall_s);
+        (void)pipeline_revoke(control->options.pipeline, revoked->task_id,
+                              revoked->terminate ? SIGTERM : 0, revoked->since_wall_s);
     } else {
         control->options.on_loaded(control->options.context);
     }

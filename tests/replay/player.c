@@ -1,6 +1,7 @@
 /* player SCENARIO: plays it; 0 when all went as it tells, 1 with the line that did not. */
 #include "replay/player.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include "base/map.h"
@@ -172,7 +173,7 @@ static void play_stop(struct world *world, char *const *words)
 static void play_revoke(struct world *world, char *const *words)
 {
     bool terminate = words[2] && strcmp(words[2], "terminate") == 0;
-    (void)pipeline_revoke(world->pipeline, bytes_from_text(words[1]), terminate,
+    (void)pipeline_revoke(world->pipeline, bytes_from_text(words[1]), terminate ? SIGTERM : 0,
                           loop_wall_s(world->loop));
 }
 

@@ -72,8 +72,9 @@ static void submit(struct executor *executor, struct request *request)
     world_trace(player->world, "submit %.*s", BYTES_FORMAT(request->message.id));
 }
 
-static void cancel(struct executor *executor, struct request *request)
+static void cancel(struct executor *executor, struct request *request, int signal_number)
 {
+    (void)signal_number;
     world_trace(player_of(executor)->world, "cancel %.*s", BYTES_FORMAT(request->message.id));
 }
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 
 #include "base/json.h"
 
@@ -198,7 +199,7 @@ void executor_fixture_cancel(struct executor_record *record)
 {
     struct executor *executor = record->fixture->executor;
     size_t finished_count = record->finished_count;
-    executor->ops->cancel(executor, &record->request);
+    executor->ops->cancel(executor, &record->request, SIGTERM);
     assert_int_equal(record->finished_count, finished_count);
 }
 

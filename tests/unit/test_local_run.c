@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "executor/local_folder.h"
@@ -287,20 +289,52 @@ static void test_revoked_before_it_runs(void **state)
     assert_false(fixture->has_started);
 }
 
+/* Turns the loop until something stands in a file of the claim; its path. */
+static const char *wait_for_file(struct fixture *fixture, const char *name)
+{
+    const char *path =
+        arena_format(fixture->arena, "%s/results/%s", fixture->site.claims_folder, name);
+    struct stat status = {.st_size = 0};
+    while (stat(path, &status) != 0 || status.st_size == 0) {
+        loop_run_once(fixture->site.loop, false);
+    }
+    return path;
+}
+
 static void test_kill_shortens_a_grace(void **state)
 {
     struct fixture *fixture = *state;
     begin(fixture, "trap '' TERM; echo > $OUT/ready; while :; do sleep 0.01; done", "", 0.0);
     wait_for(fixture, &fixture->has_started);
-    const char *ready =
-        arena_format(fixture->arena, "%s/results/ready", fixture->site.claims_folder);
-    while (access(ready, F_OK) != 0) {
-        loop_run_once(fixture->site.loop, false);
-    }
+    (void)wait_for_file(fixture, "ready");
     local_run_end(fixture->run, LOCAL_END_REVOKED, LONG_GRACE);
     local_run_end(fixture->run, LOCAL_END_KILLED, 0.01);
     check_outcome(fixture, OUTCOME_REVOKED, "TaskRevokedError", "[\"terminated\"]");
     assert_true(fixture->outcome.runtime_s < LONG_GRACE);
+}
+
+/* Begins a process that tells which signal it got and goes on, and waits until it listens. */
+static void begin_deaf(struct fixture *fixture)
+{
+    begin(fixture,
+          "trap 'echo TERM >> $OUT/got' TERM; trap 'echo USR1 >> $OUT/got' USR1; "
+          "echo > $OUT/ready; while :; do sleep 0.01; done",
+          "\"terminationGracePeriodSeconds\": 600,", 0.0);
+    wait_for(fixture, &fixture->has_started);
+    wait_for_file(fixture, "ready");
+}
+
+static void test_revoked_by_a_signal(void **state)
+{
+    struct fixture *fixture = *state;
+    begin_deaf(fixture);
+    local_run_revoke(fixture->run, SIGUSR1);
+    const char *got = wait_for_file(fixture, "got");
+    local_run_revoke(fixture->run, SIGTERM); /* it has been asked */
+    local_run_revoke(fixture->run, SIGKILL);
+    check_outcome(fixture, OUTCOME_REVOKED, "TaskRevokedError", "[\"terminated\"]");
+    struct bytes text = local_folder_read_end(got, 100, fixture->arena);
+    assert_string_equal(arena_text(fixture->arena, text), "USR1\n");
 }
 
 static void test_killed_is_lost(void **state)
@@ -326,6 +360,7 @@ int main(void)
         TEST(test_revoked),
         TEST(test_revoked_before_it_runs),
         TEST(test_kill_shortens_a_grace),
+        TEST(test_revoked_by_a_signal),
         TEST(test_killed_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
