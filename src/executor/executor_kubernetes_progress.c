@@ -100,7 +100,13 @@ void executor_kubernetes_end_progress(struct executor_kubernetes *executor)
 
 /* Lines */
 
-/* Only the present owner speaks for the task. */
+/* Only the present owner speaks for the task: one that was away first hears what is still its own. */
+static bool may_tell(const struct executor_kubernetes *executor)
+{
+    return executor_kubernetes_is_owner(executor)
+           && kubernetes_watch_is_listed(executor->jobs_watch);
+}
+
 static void tell(void *context)
 {
     struct job_follower *follower = context;
@@ -109,7 +115,7 @@ static void tell(void *context)
         return;
     }
     loop_start_timer(executor->loop, &follower->tell_timer, JOB_PROGRESS_MIN_PERIOD_MS);
-    if (!executor_kubernetes_is_owner(executor)) {
+    if (!may_tell(executor)) {
         return;
     }
     struct progress progress = job_progress_give(&follower->progress);
