@@ -7,6 +7,8 @@
  */
 #include "executor/executor_kubernetes_private.h"
 
+#define MOST_ROOM 16 /* finished Jobs that go at a time where the number of Jobs is limited */
+
 void executor_kubernetes_mark_terminated(struct executor_kubernetes *executor,
                                          struct job_entry *entry, struct bytes task_id)
 {
@@ -33,18 +35,40 @@ bool executor_kubernetes_terminate(struct executor *base, struct bytes task_id)
     return is_found;
 }
 
+/* Whether a Job that is reported is to go now: it goes on, or stands in the way of another one. */
+static bool is_to_go(const struct executor_kubernetes *executor, const struct job_entry *entry,
+                     bool is_full)
+{
+    if (!entry->exists || !entry->is_reported
+        || !(entry->is_mine || executor_kubernetes_has_run_out(executor, entry->owner))) {
+        return false;
+    }
+    return entry->is_finished
+               ? is_full && !executor_kubernetes_is_leaving(executor, bytes_from_text(entry->name))
+               : !entry->is_leaving;
+}
+
 void executor_kubernetes_clear_up(struct executor_kubernetes *executor)
 {
     size_t position = 0;
+    size_t made_room = 0;
     struct job_entry *entry = NULL;
     if (!executor->is_ready || executor->is_closing || !executor_kubernetes_is_owner(executor)) {
         return;
     }
+    bool is_full = job_quota_is_full_of_jobs(&executor->quota);
     while ((entry = executor_kubernetes_next(executor, &position)) != NULL) {
-        bool goes_on = entry->exists && entry->is_reported && !entry->is_finished;
-        if (goes_on && !entry->is_leaving
-            && (entry->is_mine || executor_kubernetes_has_run_out(executor, entry->owner))) {
+        if (is_to_go(executor, entry, is_full)) {
+            made_room += entry->is_finished ? 1 : 0;
+            is_full = is_full && made_room < MOST_ROOM;
             executor_kubernetes_delete(executor, entry);
         }
+    }
+}
+
+void executor_kubernetes_make_room(struct executor_kubernetes *executor)
+{
+    if (job_quota_is_full_of_jobs(&executor->quota)) {
+        executor_kubernetes_clear_up(executor);
     }
 }

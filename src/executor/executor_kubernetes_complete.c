@@ -417,6 +417,7 @@ static void on_farewell(void *context, const struct kubernetes_answer *answer)
         say_farewell(farewell);
     } else if (is_done) {
         end_farewell(farewell);
+        executor_kubernetes_make_room(executor);
     } else if (answer->verdict == KUBERNETES_REFUSED) {
         executor_kubernetes_warn(executor, "Job %s is reported, but cannot be marked so: %s",
                                  farewell->name, answer->message);

@@ -231,8 +231,11 @@ void executor_kubernetes_mark_terminated(struct executor_kubernetes *executor,
                                          struct job_entry *entry, struct bytes task_id);
 
 /* Deletes the Jobs that are reported and go on: whoever reported them was not there any more to do
- * so. */
+ * so. Where a quota of count/jobs.batch has no room, some that are reported and finished go too. */
 void executor_kubernetes_clear_up(struct executor_kubernetes *executor);
+
+/* Does so at once where such a quota has no room. */
+void executor_kubernetes_make_room(struct executor_kubernetes *executor);
 
 /* executor_kubernetes_progress.c */
 

@@ -202,6 +202,7 @@ static void recount(struct executor_kubernetes *executor, bool is_new_shape)
         ask_again(executor);
     }
     executor_kubernetes_hasten(executor);
+    executor_kubernetes_make_room(executor);
     executor_kubernetes_wake_submissions(executor);
     executor->events->on_free_slots(executor->context, &executor->base);
 }

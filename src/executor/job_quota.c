@@ -186,6 +186,17 @@ bool job_quota_fits_alone(struct job_quota *quota, const int64_t *asked)
     return true;
 }
 
+bool job_quota_is_full_of_jobs(const struct job_quota *quota)
+{
+    for (size_t index = 0; index < quota->count; index++) {
+        const struct job_quota_limit *limit = &quota->limits[index];
+        if (limit->is_jobs && limit->hard_milli - limit->used_milli < MILLI) {
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t job_quota_fits(struct job_quota *quota, const int64_t *asked)
 {
     size_t fits = JOB_QUOTA_UNLIMITED;

@@ -84,6 +84,9 @@ const struct job_quota_limit *job_quota_find_never(const struct job_quota *quota
 /* Whether it would fit if no Job of ours were there. */
 bool job_quota_fits_alone(struct job_quota *quota, const int64_t *asked);
 
+/* Whether a limit of the Jobs' number, finished ones among them, has no room for one more. */
+bool job_quota_is_full_of_jobs(const struct job_quota *quota);
+
 /* How many more Jobs fit that ask `asked`; UNLIMITED when they ask nothing that is limited. */
 size_t job_quota_fits(struct job_quota *quota, const int64_t *asked);
 

@@ -304,3 +304,26 @@ def test_two_hundred_tasks_under_a_quota_of_three(
     # A Job is made once, marked once, and at most hastened once.
     assert posts == MANY
     assert patches <= 2 * MANY
+
+
+def test_finished_jobs_make_room_for_others_where_their_number_is_limited(
+    start_worker: StartWorker,
+    client: Celery,
+    cluster: Cluster,
+    job_watch: JobWatch,
+    tmp_path: Path,
+) -> None:
+    """A Job that is reported is kept for whoever looks, but no longer than there is room."""
+    quota = {"metadata": {"name": "jobs"}, "spec": {"hard": {"count/jobs.batch": "2"}}}
+    quotas = f"/api/v1/namespaces/{TENANT}/resourcequotas"
+    cluster.client.request("POST", quotas, quota)
+    try:
+        cluster.wait(f"{quotas}/jobs", lambda found: bool(found and found["status"].get("used")))
+        settings = {**ALL_FREE, "kubernetes_result_ttl": 600}
+        start_worker({"pods.train": template(tmp_path, "train")}, tenant=TENANT, settings=settings)
+        results = [client.send_task("pods.train", queue=TENANT) for _ in range(7)]
+        assert [result.get(timeout=40) for result in results] == ["done"] * 7
+        job_watch.sync()
+        assert [len(job_watch.of_task(result.id)) for result in results] == [1] * 7
+    finally:
+        cluster.client.request("DELETE", f"{quotas}/jobs")

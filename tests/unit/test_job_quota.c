@@ -191,6 +191,11 @@ static void finished_jobs_count_as_jobs(void **state)
     move(f, JOB_QUOTA_ABSENT, JOB_QUOTA_COUNTED);
     assert_int_equal(1, fits(f));
     assert_true(job_quota_give(&f->quota, f->asked, given)); /* a pod takes none of it */
+    assert_false(job_quota_is_full_of_jobs(&f->quota));
+    read_quota(f, "{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"count/jobs.batch\":\"4\"}},"
+                  "\"status\":{\"hard\":{\"count/jobs.batch\":\"4\"},"
+                  "\"used\":{\"count/jobs.batch\":\"4\"}}}");
+    assert_true(job_quota_is_full_of_jobs(&f->quota));
 }
 
 static void without_what_limits_it_there_is_no_limit(void **state)
