@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "executor/executor_kubernetes_private.h"
+#include "executor/kubernetes_page.h"
 
 /* Enough to keep the API server busy; more would only fill memory with bodies that wait, and the
  * server's queues (429). What is not taken stays with the broker. */
@@ -123,6 +124,7 @@ static void free_executor(struct executor_kubernetes *executor)
     executor_kubernetes_free_entries(executor);
     executor_kubernetes_fini_rules(executor);
     free_map_values(&executor->leases);
+    buffer_fini(&executor->leases_page);
     kubernetes_api_free(&executor->logs_api);
     kubernetes_api_free(&executor->api);
     memory_free(&executor);
@@ -236,6 +238,7 @@ struct executor *executor_kubernetes_new(struct loop *loop,
     executor_kubernetes_init_rules(executor);
     executor_kubernetes_init_hastening(executor);
     executor->leases = map_new();
+    buffer_init(&executor->leases_page, KUBERNETES_PAGE_MAX_TOKEN);
     list_init(&executor->submissions);
     list_init(&executor->farewells);
     list_init(&executor->completions);

@@ -8,10 +8,12 @@
 #include <time.h>
 
 #include "executor/executor_kubernetes_private.h"
+#include "executor/kubernetes_page.h"
 
 #define LEASE_HEAD      "petiole-"
 #define LEASE_MARGIN_MS 3000 /* between our last renewal and what others may think */
-#define MAX_TAKE_OVERS  64   /* at a time */
+#define LEASES_PAGE     250
+#define MAX_TAKE_OVERS  64 /* at a time */
 
 /* A Job being looked for, or taken over. */
 struct check {
@@ -250,11 +252,14 @@ static void sort_leases(struct executor_kubernetes *executor)
     }
 }
 
+static void list_leases(struct executor_kubernetes *executor);
+
 static void on_leases(void *context, const struct kubernetes_answer *answer)
 {
     struct executor_kubernetes *executor = context;
     executor->list_call = NULL;
     if (answer->verdict != KUBERNETES_DONE) {
+        buffer_clear(&executor->leases_page);
         return; /* asked again with the next tick */
     }
     struct arena *arena = arena_new(4096);
@@ -264,12 +269,31 @@ static void on_leases(void *context, const struct kubernetes_answer *answer)
         see_lease(executor, item, arena);
     }
     arena_free(&arena);
+    if (kubernetes_page_keep_next(answer->body, &executor->leases_page)) {
+        list_leases(executor);
+        return;
+    }
     sort_leases(executor);
     executor->leases_known = true;
     if (executor->is_ready && executor_kubernetes_is_owner(executor)) {
         take_over(executor);
     }
     executor_kubernetes_check_ready(executor);
+}
+
+/* Asks for the first page, or the one after the last. */
+static void list_leases(struct executor_kubernetes *executor)
+{
+    struct buffer query;
+    buffer_init(&query, KUBERNETES_PAGE_MAX_TOKEN * 4);
+    kubernetes_page_append_query(&query, LEASES_PAGE, KUBERNETES_JOB_SELECTOR,
+                                 buffer_view(&executor->leases_page));
+    (void)buffer_append_byte(&query, '\0');
+    executor->list_call = kubernetes_api_call(
+        executor->api,
+        &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_LEASES, .query = query.data},
+        on_leases, executor);
+    buffer_fini(&query);
 }
 
 /* Our own */
@@ -403,12 +427,7 @@ static void on_tick(void *context)
         send_lease(executor);
     }
     if (!executor->list_call) {
-        executor->list_call = kubernetes_api_call(
-            executor->api,
-            &(struct kubernetes_request){
-                .resource = EXECUTOR_KUBERNETES_LEASES,
-                .query = "labelSelector=app.kubernetes.io%2Fmanaged-by%3Dpetiole"},
-            on_leases, executor);
+        list_leases(executor);
     }
     executor_kubernetes_sweep(executor);
     executor_kubernetes_clear_up(executor);

@@ -134,6 +134,7 @@ struct executor_kubernetes {
     bool has_taken_over; /* a Job, in this round */
     struct kubernetes_call *lease_call;
     struct kubernetes_call *list_call;
+    struct buffer leases_page; /* the next one of the list; empty: the first */
     struct timer tick;
 
     bool is_ready;

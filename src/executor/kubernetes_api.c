@@ -18,6 +18,7 @@
 #define MAX_MESSAGE_BYTES    512
 #define MESSAGE_ARENA_BYTES  1024
 #define TOKEN_LIFE_MS        60000
+#define MAX_RETRY_AFTER_MS   60000
 #define DOUBT_MS             10000
 #define METHOD_BYTES         8
 #define MS_PER_S             1000
@@ -125,12 +126,15 @@ static void describe(const struct http_answer *http, struct json body,
 static int64_t retry_after_of(const struct http_answer *http, struct json body)
 {
     int64_t delay_s = 0;
-    if (http->retry_after_ms >= 0) {
-        return http->retry_after_ms;
-    }
     struct json value = json_get(json_get(body, "details"), "retryAfterSeconds");
-    return json_int64(value, &delay_s) && delay_s > 0 && delay_s < INT32_MAX ? delay_s * MS_PER_S
-                                                                             : -1;
+    if (http->retry_after_ms >= 0) {
+        return http->retry_after_ms < MAX_RETRY_AFTER_MS ? http->retry_after_ms
+                                                         : MAX_RETRY_AFTER_MS;
+    }
+    if (!json_int64(value, &delay_s) || delay_s <= 0) {
+        return -1;
+    }
+    return delay_s < MAX_RETRY_AFTER_MS / MS_PER_S ? delay_s * MS_PER_S : MAX_RETRY_AFTER_MS;
 }
 
 static void free_call(struct kubernetes_call *call)

@@ -41,7 +41,7 @@ struct kubernetes_answer {
     int status;             /* HTTP; 0: no answer */
     struct json body;       /* an object, or JSON_TYPE_ABSENT */
     const char *message;    /* the API's sentence, or why there was no answer; never NULL */
-    int64_t retry_after_ms; /* what the server asked for; -1: nothing */
+    int64_t retry_after_ms; /* what the server asked for, at most a minute; -1: nothing */
 };
 
 typedef void(kubernetes_answer_fn)(void *context, const struct kubernetes_answer *answer);

@@ -1,18 +1,17 @@
 #include "executor/kubernetes_watch.h"
 
 #include "base/memory.h"
+#include "executor/kubernetes_page.h"
 
 #define PAGE_OBJECTS      250
 #define MAX_LINE_BYTES    ((size_t)4 * 1024 * 1024)
 #define MAX_VERSION_BYTES 128
 #define MAX_QUERY_BYTES   ((size_t)12 * 1024)
-#define MAX_CONTINUE      ((size_t)8 * 1024)
 #define WATCH_SHORTEST_S  300
 #define WATCH_SPREAD_S    301
 #define BACKOFF_FIRST_MS  800
 #define BACKOFF_MOST_MS   30000
 #define HEALTHY_WATCH_MS  5000 /* shorter ones, with nothing in them, are not begun again at once */
-#define SCRATCH_BYTES     256
 
 enum watch_step {
     STEP_LIST,  /* from the start */
@@ -128,18 +127,6 @@ static bool tell_step(struct kubernetes_watch *watch, void (*on_step)(void *cont
 
 /* List */
 
-/* Keeps the token of the next page. False when this one was the last. */
-static bool keep_next_page(struct kubernetes_watch *watch, struct json list)
-{
-    struct arena *arena = arena_new(SCRATCH_BYTES);
-    struct bytes token = {0};
-    buffer_clear(&watch->next_page);
-    bool has_token = json_text(json_get(json_get(list, "metadata"), "continue"), arena, &token)
-                     && token.length > 0 && buffer_append(&watch->next_page, token);
-    arena_free(&arena);
-    return has_token;
-}
-
 static void take_page(struct kubernetes_watch *watch, struct json list)
 {
     struct json object;
@@ -149,7 +136,7 @@ static void take_page(struct kubernetes_watch *watch, struct json list)
             return;
         }
     }
-    if (keep_next_page(watch, list)) {
+    if (kubernetes_page_keep_next(list, &watch->next_page)) {
         schedule(watch, STEP_PAGE, 0);
         return;
     }
@@ -176,38 +163,12 @@ static void on_page(void *context, const struct kubernetes_answer *answer)
     }
 }
 
-static void append_encoded(struct buffer *buffer, struct bytes text)
-{
-    for (size_t i = 0; i < text.length; i++) {
-        char byte = text.data[i];
-        bool is_plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
-                        || (byte >= '0' && byte <= '9') || (byte && strchr("-._~", byte));
-        if (is_plain) {
-            (void)buffer_append_byte(buffer, byte);
-        } else {
-            (void)buffer_format(buffer, "%%%02X", (unsigned)(unsigned char)byte);
-        }
-    }
-}
-
-static void append_selector(struct buffer *query, const struct kubernetes_watch *watch)
-{
-    if (watch->selector) {
-        (void)buffer_append_text(query, "&labelSelector=");
-        append_encoded(query, bytes_from_text(watch->selector));
-    }
-}
-
 static void ask_for_page(struct kubernetes_watch *watch)
 {
     struct buffer query;
     buffer_init(&query, MAX_QUERY_BYTES);
-    (void)buffer_format(&query, "limit=%u", watch->page_objects);
-    append_selector(&query, watch);
-    if (watch->next_page.length > 0) {
-        (void)buffer_append_text(&query, "&continue=");
-        append_encoded(&query, buffer_view(&watch->next_page));
-    }
+    kubernetes_page_append_query(&query, watch->page_objects, watch->selector,
+                                 buffer_view(&watch->next_page));
     (void)buffer_append_byte(&query, '\0');
     watch->call = kubernetes_api_call(
         watch->api, &(struct kubernetes_request){.resource = watch->resource, .query = query.data},
@@ -281,9 +242,10 @@ static void ask_for_changes(struct kubernetes_watch *watch)
     struct buffer query;
     buffer_init(&query, MAX_QUERY_BYTES);
     (void)buffer_format(&query, "watch=true&allowWatchBookmarks=true&timeoutSeconds=%u", timeout_s);
-    append_selector(&query, watch);
-    (void)buffer_append_text(&query, "&resourceVersion=");
-    append_encoded(&query, bytes_from_text(watch->version));
+    if (watch->selector) {
+        kubernetes_page_append_parameter(&query, "labelSelector", bytes_from_text(watch->selector));
+    }
+    kubernetes_page_append_parameter(&query, "resourceVersion", bytes_from_text(watch->version));
     (void)buffer_append_byte(&query, '\0');
     watch->has_seen_change = false;
     watch->watch_began_ms = loop_now_ms(loop_of(watch));
@@ -328,7 +290,7 @@ struct kubernetes_watch *kubernetes_watch_open(struct kubernetes_api *api, const
     watch->context = context;
     watch->timer = (struct timer){.on_due = begin_step, .context = watch};
     watch->page_objects = PAGE_OBJECTS;
-    buffer_init(&watch->next_page, MAX_CONTINUE);
+    buffer_init(&watch->next_page, KUBERNETES_PAGE_MAX_TOKEN);
     schedule(watch, STEP_LIST, 0);
     return watch;
 }

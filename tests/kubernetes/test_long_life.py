@@ -141,6 +141,15 @@ class Amnesia:
         return is_first
 
 
+def make_leases(cluster: Cluster, count: int) -> None:
+    """Make Leases of other workers."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{TENANT}/leases"
+    labels = {"app.kubernetes.io/managed-by": "petiole"}
+    for number in range(count):
+        meta = {"name": f"petiole-other-{number}", "labels": labels}
+        cluster.client.request("POST", path, {"metadata": meta})
+
+
 def test_lists_are_read_by_pages_and_again_when_a_version_is_gone(
     *,
     start_worker: StartWorker,
@@ -164,6 +173,7 @@ def test_lists_are_read_by_pages_and_again_when_a_version_is_gone(
         results = [client.send_task("pods.held", queue=TENANT) for _ in range(5)]
         watch.wait(lambda: watch.unfinished(TENANT) == 5, what="five Jobs")
         first.stop()
+        make_leases(own_cluster, 3)
         Amnesia(own_cluster, proxy)
         last = len(proxy.asked("jobs"))
         second = start_worker(tasks, kubeconfig=kubeconfig)
@@ -176,6 +186,7 @@ def test_lists_are_read_by_pages_and_again_when_a_version_is_gone(
         lists = [each.path for each in proxy.asked("jobs")[last:] if "limit=2&" in each.path]
         assert sum("continue=" not in path for path in lists) == 3
         assert sum("continue=" in path for path in lists) >= 5
+        assert any("continue=" in each.path for each in proxy.asked("leases"))
         watch.sync()
         assert all(len(watch.of_task(each.id)) == 1 for each in results)
 

@@ -188,6 +188,9 @@ static void gives_the_sentence_and_the_wait(void **state)
     ask(f, "GET", NULL, NULL, NULL);
     assert_string_equal("Too \"large\"", f->message);
     assert_int_equal(3000, f->retry_after_ms);
+    f->body = "{\"details\":{\"retryAfterSeconds\":9000000000}}";
+    ask(f, "GET", NULL, NULL, NULL);
+    assert_int_equal(60000, f->retry_after_ms);
     f->body = "";
     ask(f, "GET", NULL, NULL, NULL);
     assert_string_equal("the API server answered 504", f->message);
