@@ -285,6 +285,8 @@ void settings_print_markdown(FILE *file)
     static const char heading[] = "| name | default | meaning |\n|---|---|---|\n";
     (void)fprintf(file, "%s", heading);
     print_rows(file, false);
-    (void)fprintf(file, "\nAccepted, without effect here:\n\n%s", heading);
+    (void)fprintf(
+        file, "\nAccepted, without effect here; one that is set is told at log level DEBUG:\n\n%s",
+        heading);
     print_rows(file, true);
 }

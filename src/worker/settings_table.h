@@ -7,7 +7,7 @@
 
 /* Petiole's own */
 SETTING(kubernetes_namespace, TEXT, "null", "namespace of the Jobs; without it the pod's own, then the kubeconfig's")
-SETTING(kubernetes_max_jobs, COUNT, "1000", "most unfinished Jobs at a time; the quota may allow fewer")
+SETTING(kubernetes_max_jobs, COUNT, "1000", "most unfinished Jobs of this worker at a time; the quota may allow fewer")
 SETTING(kubernetes_result_ttl, COUNT, "60", "seconds that a Job stays after its result is stored")
 SETTING(kubernetes_quota_reserve, TREE, "{pods: 1}", "pods of the ResourceQuota that are kept free, for the worker's own")
 SETTING(kubernetes_quota_timeout, SECONDS, "86400", "seconds that a task which was taken waits for room in the quota before it fails; null or 0: no limit")
@@ -133,7 +133,7 @@ SETTING(security_key_password, ACCEPTED, "null", "password of that key")
 SETTING(security_digest, ACCEPTED, "sha256", "digest of signatures")
 
 /* Celery's: tasks */
-SETTING(task_acks_late, BOOL, "false", "acknowledge after the task, not before")
+SETTING(task_acks_late, BOOL, "false", "acknowledge after the task, not before; Jobs are acknowledged when they exist")
 SETTING(task_acks_on_failure_or_timeout, BOOL, "true", "acknowledge late tasks that failed or ran out of time")
 SETTING(task_acks_on_failure, TRISTATE, "null", "the same for failures alone")
 SETTING(task_acks_on_timeout, TRISTATE, "null", "the same for time limits alone")
@@ -167,8 +167,8 @@ SETTING(task_repr_maxlevels, ACCEPTED, "3", "depth of argsrepr and kwargsrepr")
 SETTING(task_routes, ACCEPTED, "null", "routes of what is published")
 SETTING(task_send_sent_event, ACCEPTED, "false", "clients send task-sent events")
 SETTING(task_serializer, ACCEPTED, "json", "serializer of what is published; json only")
-SETTING(task_soft_time_limit, SECONDS, "null", "seconds before a task is asked to end")
-SETTING(task_time_limit, SECONDS, "null", "seconds before a task is ended")
+SETTING(task_soft_time_limit, SECONDS, "null", "seconds before SoftTimeLimitExceeded is raised in a task")
+SETTING(task_time_limit, SECONDS, "null", "seconds before a task is ended; it fails with TimeLimitExceeded")
 SETTING(task_store_errors_even_if_ignored, BOOL, "false", "store failures of tasks whose results are ignored")
 SETTING(task_track_started, BOOL, "false", "store the state STARTED")
 SETTING(task_allow_error_cb_on_chord_header, ACCEPTED, "false", "clients link errbacks to a chord's header")
