@@ -6,34 +6,8 @@
 #include <cmocka.h>
 
 #include "executor/job_failure.h"
+#include "support/job_fixture.h"
 
-static int set_up(void **state)
-{
-    *state = arena_new(4096);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct arena *arena = *state;
-    arena_free(&arena);
-    return 0;
-}
-
-static struct json parsed(const char *text)
-{
-    struct json value;
-    struct error error = {0};
-    if (!json_parse(bytes_from_text(text), &value, &error)) {
-        fail_msg("%s: %s", text, error.message);
-    }
-    return value;
-}
-
-#define POD(phase, status)                                                                         \
-    "{\"metadata\": {\"name\": \"p\"}, \"spec\": {\"containers\": [{\"name\": \"main\"}]}, "       \
-    "\"status\": {\"phase\": \"" phase "\", " status "}}"
-#define STATE(state) "\"containerStatuses\": [{\"name\": \"main\", \"state\": {" state "}}]"
 #define DISRUPTED(reason)                                                                           \
     "\"conditions\": [{\"type\": \"DisruptionTarget\", \"status\": \"True\", \"reason\": \"" reason \
     "\"}]"
@@ -57,15 +31,15 @@ static void assert_category(struct arena *arena, const char *job, const char *po
     struct job_pod pod;
     struct outcome outcome;
     if (pod_text) {
-        job_pod_read(parsed(pod_text), arena, &pod);
+        job_pod_read(job_fixture_parsed(pod_text), arena, &pod);
     }
-    struct job_facts facts = {.job = parsed(job), .pod = pod_text ? &pod : NULL};
+    struct job_facts facts = {.job = job_fixture_parsed(job), .pod = pod_text ? &pod : NULL};
     job_failure_explain(&facts, arena, &outcome);
     assert_int_equal(outcome.kind, OUTCOME_FAILURE);
     if (!bytes_equal_text(outcome.exc_type, expected)) {
         fail_msg("%.*s instead of %s", BYTES_FORMAT(outcome.exc_type), expected);
     }
-    struct json message = parsed(arena_text(arena, outcome.exc_message));
+    struct json message = job_fixture_parsed(arena_text(arena, outcome.exc_message));
     assert_int_equal(json_count(message), 2);
     struct bytes category = {NULL, 0};
     assert_true(json_text(json_get(json_at(message, 1), "category"), arena, &category));
@@ -79,53 +53,80 @@ static const struct {
     const char *category;
 } causes[] = {
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", STATE("\"terminated\": {\"exitCode\": 3, \"reason\": \"Error\"}")), "CrashExit"},
+     JOB_FIXTURE_POD("Failed",
+                     JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 3, \"reason\": \"Error\"}")),
+     "CrashExit"},
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", STATE("\"terminated\": {\"exitCode\": 137, \"reason\": \"OOMKilled\"}")),
+     JOB_FIXTURE_POD(
+         "Failed",
+         JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 137, \"reason\": \"OOMKilled\"}")),
      "OOMKilled"},
     {COMPLETE,
-     POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"OOMKilled\"}")),
+     JOB_FIXTURE_POD(
+         "Succeeded",
+         JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"OOMKilled\"}")),
      "OOMKilled"},
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
+     JOB_FIXTURE_POD(
+         "Failed", JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
      "Signalled"},
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", "\"reason\": \"DeadlineExceeded\", " STATE(
-                       "\"terminated\": {\"exitCode\": 137, \"reason\": \"Error\"}")),
+     JOB_FIXTURE_POD("Failed", "\"reason\": \"DeadlineExceeded\", " JOB_FIXTURE_STATE(
+                                   "\"terminated\": {\"exitCode\": 137, \"reason\": \"Error\"}")),
      "DeadlineExceeded"},
     {JOB("DeadlineExceeded"), NULL, "DeadlineExceeded"},
     {JOB("DeadlineExceeded"),
-     POD("Failed", STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
+     JOB_FIXTURE_POD(
+         "Failed", JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 143, \"reason\": \"Error\"}")),
      "DeadlineExceeded"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"Evicted\""), "Evicted"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", "\"reason\": \"Evicted\""), "Evicted"},
     {JOB("BackoffLimitExceeded"), NULL, "Unknown"},
     {COMPLETE, NULL, "ResultLost"},
     {COMPLETE,
-     POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"Completed\"}")),
+     JOB_FIXTURE_POD(
+         "Succeeded",
+         JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 0, \"reason\": \"Completed\"}")),
      "ResultLost"},
-    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"ImagePullBackOff\"}")),
+    {"{}",
+     JOB_FIXTURE_POD("Pending",
+                     JOB_FIXTURE_STATE("\"waiting\": {\"reason\": \"ImagePullBackOff\"}")),
      "ImagePullError"},
-    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"InvalidImageName\"}")),
+    {"{}",
+     JOB_FIXTURE_POD("Pending",
+                     JOB_FIXTURE_STATE("\"waiting\": {\"reason\": \"InvalidImageName\"}")),
      "InvalidImage"},
-    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"CreateContainerConfigError\"}")),
+    {"{}",
+     JOB_FIXTURE_POD(
+         "Pending", JOB_FIXTURE_STATE("\"waiting\": {\"reason\": \"CreateContainerConfigError\"}")),
      "ContainerConfigError"},
-    {"{}", POD("Pending", STATE("\"waiting\": {\"reason\": \"CreateContainerError\"}")),
+    {"{}",
+     JOB_FIXTURE_POD("Pending",
+                     JOB_FIXTURE_STATE("\"waiting\": {\"reason\": \"CreateContainerError\"}")),
      "CreateContainerError"},
-    {"{}", POD("Pending", UNSCHEDULABLE), "Unschedulable"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("PreemptionByScheduler")), "Preempted"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("EvictionByEvictionAPI")), "Evicted"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("DeletionByTaintManager")), "NodeLost"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("DeletionByPodGC")), "NodeLost"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", DISRUPTED("TerminationByKubelet")), "Evicted"},
+    {"{}", JOB_FIXTURE_POD("Pending", UNSCHEDULABLE), "Unschedulable"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", DISRUPTED("PreemptionByScheduler")),
+     "Preempted"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", DISRUPTED("EvictionByEvictionAPI")),
+     "Evicted"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", DISRUPTED("DeletionByTaintManager")),
+     "NodeLost"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", DISRUPTED("DeletionByPodGC")),
+     "NodeLost"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", DISRUPTED("TerminationByKubelet")),
+     "Evicted"},
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", "\"reason\": \"Terminated\", " DISRUPTED("TerminationByKubelet")), "NodeLost"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"OutOfcpu\""), "Unschedulable"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", "\"reason\": \"UnexpectedAdmissionError\""),
-     "AdmissionDenied"},
+     JOB_FIXTURE_POD("Failed", "\"reason\": \"Terminated\", " DISRUPTED("TerminationByKubelet")),
+     "NodeLost"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", "\"reason\": \"OutOfcpu\""),
+     "Unschedulable"},
     {JOB("BackoffLimitExceeded"),
-     POD("Failed", STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}")),
+     JOB_FIXTURE_POD("Failed", "\"reason\": \"UnexpectedAdmissionError\""), "AdmissionDenied"},
+    {JOB("BackoffLimitExceeded"),
+     JOB_FIXTURE_POD(
+         "Failed",
+         JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}")),
      "CreateContainerError"},
-    {JOB("BackoffLimitExceeded"), POD("Failed", INIT(9)), "CrashExit"},
+    {JOB("BackoffLimitExceeded"), JOB_FIXTURE_POD("Failed", INIT(9)), "CrashExit"},
 };
 
 static void test_names_the_cause(void **state)
@@ -153,7 +154,7 @@ static void test_an_event_explains_a_job_without_pod(void **state)
         {"Surprise", "", "Unknown"},
     };
 
-    struct json job = parsed(JOB("BackoffLimitExceeded"));
+    struct json job = job_fixture_parsed(JOB("BackoffLimitExceeded"));
     assert_true(job_failure_needs_event(job, NULL, *state));
     for (size_t index = 0; index < ARRAY_LENGTH(cases); index++) {
         struct outcome outcome;
@@ -170,28 +171,32 @@ static void test_an_event_explains_a_job_without_pod(void **state)
 static bool is_rerun(struct arena *arena, const char *job, const char *pod_text)
 {
     struct job_pod pod;
-    job_pod_read(parsed(pod_text), arena, &pod);
-    return job_failure_is_rerun(parsed(job), &pod, arena);
+    job_pod_read(job_fixture_parsed(pod_text), arena, &pod);
+    return job_failure_is_rerun(job_fixture_parsed(job), &pod, arena);
 }
 
 static void test_repeats_only_what_never_ran(void **state)
 {
     static const char failed[] = JOB("BackoffLimitExceeded");
-    assert_true(is_rerun(*state, failed, POD("Failed", "\"reason\": \"Evicted\"")));
-    assert_true(is_rerun(*state, failed, POD("Failed", "\"reason\": \"OutOfcpu\"")));
-    assert_true(is_rerun(*state, failed, POD("Failed", INIT(9))));
-    assert_false(is_rerun(*state, failed, POD("Failed", "\"reason\": \"DeadlineExceeded\"")));
+    assert_true(is_rerun(*state, failed, JOB_FIXTURE_POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_true(is_rerun(*state, failed, JOB_FIXTURE_POD("Failed", "\"reason\": \"OutOfcpu\"")));
+    assert_true(is_rerun(*state, failed, JOB_FIXTURE_POD("Failed", INIT(9))));
     assert_false(
-        is_rerun(*state, JOB("DeadlineExceeded"), POD("Failed", "\"reason\": \"Evicted\"")));
-    assert_false(is_rerun(*state, "{}", POD("Failed", "\"reason\": \"Evicted\"")));
-    assert_false(is_rerun(
-        *state, failed,
-        POD("Failed", "\"reason\": \"Evicted\", " STATE("\"terminated\": {\"exitCode\": 137}"))));
-    assert_false(is_rerun(*state, failed, POD("Running", STATE("\"running\": {}"))));
+        is_rerun(*state, failed, JOB_FIXTURE_POD("Failed", "\"reason\": \"DeadlineExceeded\"")));
+    assert_false(is_rerun(*state, JOB("DeadlineExceeded"),
+                          JOB_FIXTURE_POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_false(is_rerun(*state, "{}", JOB_FIXTURE_POD("Failed", "\"reason\": \"Evicted\"")));
+    assert_false(is_rerun(*state, failed,
+                          JOB_FIXTURE_POD("Failed", "\"reason\": \"Evicted\", " JOB_FIXTURE_STATE(
+                                                        "\"terminated\": {\"exitCode\": 137}"))));
+    assert_false(
+        is_rerun(*state, failed, JOB_FIXTURE_POD("Running", JOB_FIXTURE_STATE("\"running\": {}"))));
     /* What is wrong with a command stays wrong. */
     assert_false(is_rerun(
         *state, failed,
-        POD("Failed", STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}"))));
+        JOB_FIXTURE_POD(
+            "Failed",
+            JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 128, \"reason\": \"StartError\"}"))));
 }
 
 static void test_tells_a_deleted_job(void **state)
@@ -209,10 +214,10 @@ static void test_shows_the_end_of_the_log(void **state)
     memset(log, 'x', sizeof(log));
     memcpy(log + sizeof(log) - 12, "\nlast line\n", 11);
     log[sizeof(log) - 1] = '\0';
-    struct job_facts facts = {.job = parsed(JOB("BackoffLimitExceeded")),
+    struct job_facts facts = {.job = job_fixture_parsed(JOB("BackoffLimitExceeded")),
                               .log = bytes_from_text(log)};
     job_failure_explain(&facts, *state, &outcome);
-    struct json message = parsed(arena_text(*state, outcome.exc_message));
+    struct json message = job_fixture_parsed(arena_text(*state, outcome.exc_message));
     struct bytes shown = {NULL, 0};
     assert_true(json_text(json_get(json_at(message, 1), "log"), *state, &shown));
     assert_true(bytes_equal_text(shown, "last line\n"));
@@ -221,12 +226,16 @@ static void test_shows_the_end_of_the_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_names_the_cause, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_an_event_explains_a_job_without_pod, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_repeats_only_what_never_ran, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_tells_a_deleted_job, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_shows_the_end_of_the_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_names_the_cause, job_fixture_set_up_arena,
+                                        job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_an_event_explains_a_job_without_pod,
+                                        job_fixture_set_up_arena, job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_repeats_only_what_never_ran, job_fixture_set_up_arena,
+                                        job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_tells_a_deleted_job, job_fixture_set_up_arena,
+                                        job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_shows_the_end_of_the_log, job_fixture_set_up_arena,
+                                        job_fixture_tear_down_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

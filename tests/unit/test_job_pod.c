@@ -6,40 +6,13 @@
 #include <cmocka.h>
 
 #include "executor/job_pod.h"
-
-static int set_up(void **state)
-{
-    *state = arena_new(4096);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct arena *arena = *state;
-    arena_free(&arena);
-    return 0;
-}
-
-static struct json parsed(const char *text)
-{
-    struct json value;
-    struct error error = {0};
-    if (!json_parse(bytes_from_text(text), &value, &error)) {
-        fail_msg("%s: %s", text, error.message);
-    }
-    return value;
-}
-
-#define POD(phase, status)                                                                         \
-    "{\"metadata\": {\"name\": \"p\"}, \"spec\": {\"containers\": [{\"name\": \"main\"}]}, "       \
-    "\"status\": {\"phase\": \"" phase "\", " status "}}"
-#define STATE(state) "\"containerStatuses\": [{\"name\": \"main\", \"state\": {" state "}}]"
+#include "support/job_fixture.h"
 
 static void test_the_named_container_decides(void **state)
 {
     struct job_pod pod;
     job_pod_read(
-        parsed(
+        job_fixture_parsed(
             "{\"metadata\": {\"name\": \"p\", \"annotations\": "
             "{\"kubectl.kubernetes.io/default-container\": \"main\"}}, \"spec\": {\"containers\": "
             "[{\"name\": \"sidecar\"}, {\"name\": \"main\"}]}, \"status\": {\"phase\": "
@@ -59,11 +32,12 @@ static void test_the_named_container_decides(void **state)
 static void test_an_init_container_explains_what_never_began(void **state)
 {
     struct job_pod pod;
-    job_pod_read(parsed(POD("Failed", "\"initContainerStatuses\": [{\"name\": \"ok\", \"state\": "
-                                      "{\"terminated\": {\"exitCode\": 0}}}, {\"name\": \"fetch\", "
-                                      "\"state\": {\"terminated\": {\"exitCode\": 9, \"reason\": "
-                                      "\"Error\"}}}], " STATE(
-                                          "\"waiting\": {\"reason\": \"PodInitializing\"}"))),
+    job_pod_read(job_fixture_parsed(JOB_FIXTURE_POD(
+                     "Failed", "\"initContainerStatuses\": [{\"name\": \"ok\", \"state\": "
+                               "{\"terminated\": {\"exitCode\": 0}}}, {\"name\": \"fetch\", "
+                               "\"state\": {\"terminated\": {\"exitCode\": 9, \"reason\": "
+                               "\"Error\"}}}], " JOB_FIXTURE_STATE(
+                                   "\"waiting\": {\"reason\": \"PodInitializing\"}"))),
                  *state, &pod);
     assert_true(pod.is_init);
     assert_true(bytes_equal_text(pod.container, "fetch"));
@@ -87,14 +61,15 @@ static void test_knows_what_will_not_come_by_itself(void **state)
     };
     struct job_pod pod;
     for (size_t index = 0; index < ARRAY_LENGTH(cases); index++) {
-        const char *text =
-            arena_format(*state, POD("Pending", STATE("\"waiting\": {\"reason\": \"%s\"}")),
-                         cases[index].reason);
-        job_pod_read(parsed(text), *state, &pod);
+        const char *text = arena_format(
+            *state,
+            JOB_FIXTURE_POD("Pending", JOB_FIXTURE_STATE("\"waiting\": {\"reason\": \"%s\"}")),
+            cases[index].reason);
+        job_pod_read(job_fixture_parsed(text), *state, &pod);
         assert_int_equal(job_pod_is_stuck(&pod, reasons), cases[index].is_stuck);
         assert_false(job_pod_is_stuck(&pod, none));
     }
-    job_pod_read(parsed("{}"), *state, &pod);
+    job_pod_read(job_fixture_parsed("{}"), *state, &pod);
     assert_false(job_pod_is_stuck(&pod, reasons));
     assert_int_equal(pod.state, JOB_POD_WAITING);
 }
@@ -102,14 +77,19 @@ static void test_knows_what_will_not_come_by_itself(void **state)
 static void test_tells_which_pod_ended_as_its_job_did(void **state)
 {
     struct job_pod pod;
-    job_pod_read(parsed(POD("Succeeded", STATE("\"terminated\": {\"exitCode\": 0}"))), *state,
-                 &pod);
+    job_pod_read(job_fixture_parsed(JOB_FIXTURE_POD(
+                     "Succeeded", JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 0}"))),
+                 *state, &pod);
     assert_true(job_pod_fits(&pod, true));
     assert_false(job_pod_fits(&pod, false));
-    job_pod_read(parsed(POD("Failed", STATE("\"terminated\": {\"exitCode\": 1}"))), *state, &pod);
+    job_pod_read(job_fixture_parsed(JOB_FIXTURE_POD(
+                     "Failed", JOB_FIXTURE_STATE("\"terminated\": {\"exitCode\": 1}"))),
+                 *state, &pod);
     assert_false(job_pod_fits(&pod, true));
     assert_true(job_pod_fits(&pod, false));
-    job_pod_read(parsed(POD("Running", STATE("\"running\": {}"))), *state, &pod);
+    job_pod_read(
+        job_fixture_parsed(JOB_FIXTURE_POD("Running", JOB_FIXTURE_STATE("\"running\": {}"))),
+        *state, &pod);
     assert_false(job_pod_fits(&pod, true));
     assert_false(job_pod_fits(&pod, false));
 }
@@ -117,31 +97,37 @@ static void test_tells_which_pod_ended_as_its_job_did(void **state)
 static void test_a_pod_on_a_lost_node_may_have_run(void **state)
 {
     struct job_pod pod;
-    job_pod_read(parsed("{\"spec\": {\"nodeName\": \"n\"}, \"status\": {\"phase\": \"Failed\", "
-                        "\"conditions\": [{\"type\": \"DisruptionTarget\", \"status\": \"True\", "
-                        "\"reason\": \"DeletionByPodGC\"}]}}"),
+    job_pod_read(job_fixture_parsed(
+                     "{\"spec\": {\"nodeName\": \"n\"}, \"status\": {\"phase\": \"Failed\", "
+                     "\"conditions\": [{\"type\": \"DisruptionTarget\", \"status\": \"True\", "
+                     "\"reason\": \"DeletionByPodGC\"}]}}"),
                  *state, &pod);
     assert_false(job_pod_never_ran(&pod));
-    job_pod_read(parsed("{\"metadata\": {\"deletionTimestamp\": \"2026-01-01T00:00:00Z\"}, "
-                        "\"spec\": {\"nodeName\": \"n\"}, \"status\": {\"phase\": \"Pending\"}}"),
+    job_pod_read(job_fixture_parsed(
+                     "{\"metadata\": {\"deletionTimestamp\": \"2026-01-01T00:00:00Z\"}, "
+                     "\"spec\": {\"nodeName\": \"n\"}, \"status\": {\"phase\": \"Pending\"}}"),
                  *state, &pod);
     assert_false(job_pod_never_ran(&pod)); /* its kubelet may yet tell otherwise */
-    job_pod_read(parsed("{\"metadata\": {\"deletionTimestamp\": \"2026-01-01T00:00:00Z\"}, "
-                        "\"status\": {\"phase\": \"Pending\"}}"),
-                 *state, &pod);
+    job_pod_read(
+        job_fixture_parsed("{\"metadata\": {\"deletionTimestamp\": \"2026-01-01T00:00:00Z\"}, "
+                           "\"status\": {\"phase\": \"Pending\"}}"),
+        *state, &pod);
     assert_true(job_pod_never_ran(&pod)); /* it never had a node */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_the_named_container_decides, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_an_init_container_explains_what_never_began, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_knows_what_will_not_come_by_itself, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_tells_which_pod_ended_as_its_job_did, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_a_pod_on_a_lost_node_may_have_run, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_named_container_decides, job_fixture_set_up_arena,
+                                        job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_an_init_container_explains_what_never_began,
+                                        job_fixture_set_up_arena, job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_knows_what_will_not_come_by_itself,
+                                        job_fixture_set_up_arena, job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_tells_which_pod_ended_as_its_job_did,
+                                        job_fixture_set_up_arena, job_fixture_tear_down_arena),
+        cmocka_unit_test_setup_teardown(test_a_pod_on_a_lost_node_may_have_run,
+                                        job_fixture_set_up_arena, job_fixture_tear_down_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,68 +7,15 @@
 
 #include "codec/message_record.h"
 #include "executor/kubernetes_job.h"
-
-#define TEMPLATE                                                                                   \
-    "{\"apiVersion\": \"batch/v1\", \"kind\": \"Job\", \"metadata\": {\"generateName\": \"x-\"}, " \
-    "\"spec\": {\"backoffLimit\": 2, \"template\": {\"spec\": {\"containers\": [{\"name\": "       \
-    "\"main\", \"image\": \"i\"}]}}}}"
-
-struct fixture {
-    struct arena *arena;
-    struct request request;
-    struct task_type type;
-    struct delivery delivery;
-    json_t *job;
-    struct error error;
-};
-
-static const struct kubernetes_job_marks marks = {
-    .name = "add-1-0",
-    .namespace_name = "tenant-user",
-    .instance_id = "0123456789abcdef",
-    .tenant = "tenant-user",
-};
-
-/* A request as it is after its body was opened. */
-static int set_up(void **state)
-{
-    struct fixture *fixture = memory_new(sizeof(*fixture));
-    struct message *message = &fixture->request.message;
-    fixture->arena = arena_new(1024);
-    fixture->type = registry_defaults;
-    fixture->delivery.tag = BYTES("instance:7");
-    fixture->request.arena = fixture->arena;
-    fixture->request.type = &fixture->type;
-    fixture->request.delivery = &fixture->delivery;
-    message->task = BYTES("my.app/tasks.add\xc3\xa9");
-    message->id = BYTES("11111111-2222-3333-4444-555555555555");
-    message->queue = BYTES("tenant-user");
-    message->content_type = BYTES("application/json");
-    message->content_encoding = BYTES("utf-8");
-    message->body = BYTES("[[1, 2], {}, null]");
-    assert_true(json_parse(BYTES("{\"task\": \"my.app/tasks.add\xc3\xa9\", \"id\": "
-                                 "\"11111111-2222-3333-4444-555555555555\"}"),
-                           &message->headers, NULL));
-    fixture->job = json_loads(TEMPLATE, 0, NULL);
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    json_decref(fixture->job);
-    arena_free(&fixture->arena);
-    memory_free(&fixture);
-    return 0;
-}
+#include "support/job_fixture.h"
 
 /* Completes the Job and reads it back as the API server would show it. */
-static struct kubernetes_job round_trip(struct fixture *fixture)
+static struct kubernetes_job round_trip(struct job_fixture *fixture)
 {
     struct kubernetes_job job;
     struct json object;
-    if (!kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error)) {
+    if (!kubernetes_job_complete(fixture->job, &fixture->request, &job_fixture_marks,
+                                 &fixture->error)) {
         fail_msg("%s", fixture->error.message);
     }
     char *text = json_dumps(fixture->job, JSON_COMPACT);
@@ -87,7 +34,7 @@ static void assert_text(struct bytes actual, const char *expected)
 
 static void test_a_completed_job_says_what_it_is(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct kubernetes_job job = round_trip(fixture);
     char digest[65];
     message_digest(&fixture->request.message, digest);
@@ -120,7 +67,7 @@ static void test_each_change_makes_another_generation(void **state)
 
 static void test_labels_are_valid_whatever_the_names(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     (void)round_trip(fixture);
     json_t *labels = json_object_get(json_object_get(fixture->job, "metadata"), "labels");
     assert_string_equal(json_string_value(json_object_get(labels, "petiole.dev/task-name")),
@@ -132,7 +79,7 @@ static void test_labels_are_valid_whatever_the_names(void **state)
 
 static void test_the_template_keeps_its_own_values(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     (void)round_trip(fixture);
     json_t *spec = json_object_get(fixture->job, "spec");
     json_t *pod_spec = json_object_get(json_object_get(spec, "template"), "spec");
@@ -147,7 +94,7 @@ static void test_the_template_keeps_its_own_values(void **state)
 
 static void test_the_hard_limit_becomes_the_pods_deadline(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     fixture->request.message.hard_limit_s = 60;
     (void)round_trip(fixture);
     json_t *spec = json_object_get(fixture->job, "spec");
@@ -160,7 +107,7 @@ static void test_the_hard_limit_becomes_the_pods_deadline(void **state)
 
 static void test_the_runner_is_told_the_limits(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     fixture->request.message.hard_limit_s = 60;
     fixture->request.message.soft_limit_s = 2.5;
     (void)round_trip(fixture);
@@ -179,26 +126,28 @@ static void test_the_runner_is_told_the_limits(void **state)
 
 static void test_refuses_a_message_that_does_not_fit(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     char *body = arena_alloc(fixture->arena, KUBERNETES_JOB_MAX_RECORD);
     memset(body, ' ', KUBERNETES_JOB_MAX_RECORD);
     fixture->request.message.body = bytes_of(body, KUBERNETES_JOB_MAX_RECORD);
-    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error));
+    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &job_fixture_marks,
+                                         &fixture->error));
     assert_int_equal(fixture->error.kind, ERROR_TOO_LARGE);
 }
 
 static void test_refuses_a_template_without_containers(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     json_decref(fixture->job);
     fixture->job = json_loads("{\"spec\": {\"template\": {\"spec\": {}}}}", 0, NULL);
-    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error));
+    assert_false(kubernetes_job_complete(fixture->job, &fixture->request, &job_fixture_marks,
+                                         &fixture->error));
     assert_int_equal(fixture->error.kind, ERROR_INVALID);
 }
 
 static void test_reads_conditions(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct json object;
     struct kubernetes_job job;
     assert_true(json_parse(
@@ -223,7 +172,7 @@ static void test_reads_conditions(void **state)
 /* A later Kubernetes may say more; what it says of old things holds. */
 static void test_ignores_what_it_does_not_know(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct json object;
     struct kubernetes_job job;
     assert_true(json_parse(
@@ -241,20 +190,25 @@ static void test_ignores_what_it_does_not_know(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_completed_job_says_what_it_is, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_completed_job_says_what_it_is, job_fixture_set_up,
+                                        job_fixture_tear_down),
         cmocka_unit_test(test_each_change_makes_another_generation),
-        cmocka_unit_test_setup_teardown(test_labels_are_valid_whatever_the_names, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_the_template_keeps_its_own_values, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_the_hard_limit_becomes_the_pods_deadline, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_the_runner_is_told_the_limits, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refuses_a_message_that_does_not_fit, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_refuses_a_template_without_containers, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_reads_conditions, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ignores_what_it_does_not_know, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_labels_are_valid_whatever_the_names,
+                                        job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_the_template_keeps_its_own_values, job_fixture_set_up,
+                                        job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_the_hard_limit_becomes_the_pods_deadline,
+                                        job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_the_runner_is_told_the_limits, job_fixture_set_up,
+                                        job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_message_that_does_not_fit,
+                                        job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_template_without_containers,
+                                        job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_conditions, job_fixture_set_up,
+                                        job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_ignores_what_it_does_not_know, job_fixture_set_up,
+                                        job_fixture_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,67 +7,14 @@
 
 #include "codec/message_record.h"
 #include "executor/kubernetes_job_repeat.h"
-
-#define TEMPLATE                                                                                   \
-    "{\"apiVersion\": \"batch/v1\", \"kind\": \"Job\", \"metadata\": {\"generateName\": \"x-\"}, " \
-    "\"spec\": {\"backoffLimit\": 2, \"template\": {\"spec\": {\"containers\": [{\"name\": "       \
-    "\"main\", \"image\": \"i\"}]}}}}"
-
-struct fixture {
-    struct arena *arena;
-    struct request request;
-    struct task_type type;
-    struct delivery delivery;
-    json_t *job;
-    struct error error;
-};
-
-static const struct kubernetes_job_marks marks = {
-    .name = "add-1-0",
-    .namespace_name = "tenant-user",
-    .instance_id = "0123456789abcdef",
-    .tenant = "tenant-user",
-};
-
-/* A request as it is after its body was opened. */
-static int set_up(void **state)
-{
-    struct fixture *fixture = memory_new(sizeof(*fixture));
-    struct message *message = &fixture->request.message;
-    fixture->arena = arena_new(1024);
-    fixture->type = registry_defaults;
-    fixture->delivery.tag = BYTES("instance:7");
-    fixture->request.arena = fixture->arena;
-    fixture->request.type = &fixture->type;
-    fixture->request.delivery = &fixture->delivery;
-    message->task = BYTES("my.app/tasks.add\xc3\xa9");
-    message->id = BYTES("11111111-2222-3333-4444-555555555555");
-    message->queue = BYTES("tenant-user");
-    message->content_type = BYTES("application/json");
-    message->content_encoding = BYTES("utf-8");
-    message->body = BYTES("[[1, 2], {}, null]");
-    assert_true(json_parse(BYTES("{\"task\": \"my.app/tasks.add\xc3\xa9\", \"id\": "
-                                 "\"11111111-2222-3333-4444-555555555555\"}"),
-                           &message->headers, NULL));
-    fixture->job = json_loads(TEMPLATE, 0, NULL);
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    json_decref(fixture->job);
-    arena_free(&fixture->arena);
-    memory_free(&fixture);
-    return 0;
-}
+#include "support/job_fixture.h"
 
 /* The Job as the API server shows it some time after its POST. */
-static struct json stored_job(struct fixture *fixture, struct kubernetes_job *ret_job)
+static struct json stored_job(struct job_fixture *fixture, struct kubernetes_job *ret_job)
 {
     struct json object;
-    assert_true(kubernetes_job_complete(fixture->job, &fixture->request, &marks, &fixture->error));
+    assert_true(kubernetes_job_complete(fixture->job, &fixture->request, &job_fixture_marks,
+                                        &fixture->error));
     json_t *spec = json_object_get(fixture->job, "spec");
     json_t *metadata = json_object_get(fixture->job, "metadata");
     json_t *pod = json_object_get(json_object_get(spec, "template"), "metadata");
@@ -85,7 +32,7 @@ static struct json stored_job(struct fixture *fixture, struct kubernetes_job *re
     return object;
 }
 
-static struct json repeated(struct fixture *fixture, struct json object,
+static struct json repeated(struct job_fixture *fixture, struct json object,
                             const struct kubernetes_job *job, const char *owner,
                             struct kubernetes_job_repetition *ret_repetition)
 {
@@ -100,7 +47,7 @@ static struct json repeated(struct fixture *fixture, struct json object,
 
 static void test_is_the_same_job_under_the_next_name(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct kubernetes_job old;
     struct kubernetes_job job;
     struct kubernetes_job_repetition repetition;
@@ -123,7 +70,7 @@ static void test_is_the_same_job_under_the_next_name(void **state)
 
 static void test_leaves_out_what_is_the_controllers(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct kubernetes_job old;
     struct kubernetes_job_repetition repetition;
     struct json object = stored_job(fixture, &old);
@@ -141,7 +88,7 @@ static void test_leaves_out_what_is_the_controllers(void **state)
 
 static void test_needs_the_message(void **state)
 {
-    struct fixture *fixture = *state;
+    struct job_fixture *fixture = *state;
     struct kubernetes_job old;
     struct kubernetes_job_repetition repetition;
     struct json object = stored_job(fixture, &old);
@@ -153,10 +100,12 @@ static void test_needs_the_message(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_is_the_same_job_under_the_next_name, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_leaves_out_what_is_the_controllers, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_needs_the_message, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_is_the_same_job_under_the_next_name,
+                                        job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_leaves_out_what_is_the_controllers, job_fixture_set_up,
+                                        job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_needs_the_message, job_fixture_set_up,
+                                        job_fixture_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
