@@ -263,7 +263,8 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     if (events & UV_READABLE) {
         sock->heard_ms = loop_now_ms(client->loop);
     }
-    int what = status < 0 ? CURL_CSELECT_ERR : 0;
+    /* Let it read what is wrong: it tries again when an idle connection was closed meanwhile. */
+    int what = status < 0 ? CURL_CSELECT_ERR | CURL_CSELECT_IN : 0;
     what |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
     what |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
     int running = 0;

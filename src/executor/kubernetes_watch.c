@@ -11,7 +11,7 @@
 #define WATCH_SPREAD_S    301
 #define BACKOFF_FIRST_MS  800
 #define BACKOFF_MOST_MS   30000
-#define HEALTHY_WATCH_MS  5000 /* shorter ones, with nothing in them, are not begun again at once */
+#define HEALTHY_WATCH_MS  1000 /* shorter ones, with nothing in them, are not begun again at once */
 
 enum watch_step {
     STEP_LIST,  /* from the start */

@@ -10,11 +10,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a process: memory in bytes, `at_s` of the monotonic clock."""
+    """One look at a process: memory in bytes, `at_s` of the monotonic clock.
+
+    `anonymous` is what of `rss` no file is behind: heap, stacks and changed data. `pss` depends on
+    who else runs the same program at that moment.
+    """
 
     at_s: float
     rss: int
     pss: int
+    anonymous: int
     descriptors: int
 
 
@@ -24,8 +29,8 @@ def sample(pid: int) -> Sample:
     lines = (process / "smaps_rollup").read_text().splitlines()[1:]
     fields = {line.split(":")[0]: line.split()[1] for line in lines}
     descriptors = sum(1 for _ in (process / "fd").iterdir())
-    rss, pss = int(fields["Rss"]) * 1024, int(fields["Pss"]) * 1024
-    return Sample(time.monotonic(), rss, pss, descriptors)
+    rss, pss, anonymous = (int(fields[each]) * 1024 for each in ("Rss", "Pss", "Anonymous"))
+    return Sample(time.monotonic(), rss, pss, anonymous, descriptors)
 
 
 def growth(samples: list[Sample], what: str) -> float:
