@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cluster import Cluster
 from fake_kubelet import FakeKubelet
 from kube_client import ApiError, client_of_kubeconfig
 from processes import wait_for_exit
+from tenants import TENANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT = "tenant-admin"
@@ -94,6 +95,17 @@ def is_waiting_with(reason: str) -> Callable[[Json], bool]:
         return any(s["state"].get("waiting", {}).get("reason") == reason for s in statuses)
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def leave_no_jobs(cluster: Cluster) -> Iterator[None]:
+    """Delete Jobs and pods after each test: others count what a tenant has."""
+    yield
+    for tenant in TENANTS:
+        jobs = f"/apis/batch/v1/namespaces/{tenant}/jobs"
+        pods = f"/api/v1/namespaces/{tenant}/pods"
+        cluster.client.request("DELETE", f"{jobs}?propagationPolicy=Background")
+        cluster.client.request("DELETE", f"{pods}?gracePeriodSeconds=0")
 
 
 def test_a_job_gets_its_message_and_its_own_is_reported(
