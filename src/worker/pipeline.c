@@ -424,8 +424,10 @@ static void hand_over(struct pipeline *pipeline, struct request *request, struct
         .job_name = note->receipt,
         .task_id = request->message.id,
     };
-    pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, &entry,
-                                  on_receipt_settled, note);
+    /* A report that is under way may have taken the entry out already. */
+    bool is_reporting = map_get(pipeline->receipts, note->receipt) != NULL;
+    pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK,
+                                  is_reporting ? NULL : &entry, on_receipt_settled, note);
     request_move(request, REQUEST_DONE);
     list_remove(&request->node);
     pipeline->running_count--;
