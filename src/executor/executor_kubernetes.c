@@ -45,6 +45,8 @@ void executor_kubernetes_check_ready(struct executor_kubernetes *executor)
     executor->events->on_ready(executor->context, &executor->base);
     executor_kubernetes_sweep(executor);
     executor_kubernetes_hasten(executor);
+    /* By Leases that are newer than all Jobs that are known: those of the first tick are not. */
+    executor_kubernetes_look_for_orphans(executor);
 }
 
 /* Slots */

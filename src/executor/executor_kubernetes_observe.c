@@ -119,7 +119,10 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
     struct job_entry *entry = job.is_managed ? find_or_add(executor, job.name) : NULL;
     if (entry) {
         count(executor, entry, -1);
-        (void)snprintf(entry->owner, sizeof(entry->owner), "%.*s", BYTES_FORMAT(job.owner));
+        if (!bytes_equal_text(job.owner, entry->owner)) {
+            (void)snprintf(entry->owner, sizeof(entry->owner), "%.*s", BYTES_FORMAT(job.owner));
+            entry->owner_seen_ms = loop_now_ms(executor->loop);
+        }
         bool was_there = entry->exists;
         entry->exists = true;
         entry->is_listed = true;

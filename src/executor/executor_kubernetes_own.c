@@ -147,6 +147,15 @@ bool executor_kubernetes_has_run_out(const struct executor_kubernetes *executor,
     return !lease || loop_now_ms(executor->loop) - lease->changed_ms > EXECUTOR_KUBERNETES_LEASE_MS;
 }
 
+/* Whether the Job is nobody's any more. A worker that began after the Leases were asked for has
+ * none among them. */
+static bool is_orphan(const struct executor_kubernetes *executor, const struct job_entry *entry)
+{
+    return entry->exists && !entry->is_mine && !entry->is_reported
+           && entry->owner_seen_ms <= executor->leases_asked_ms
+           && executor_kubernetes_has_run_out(executor, entry->owner);
+}
+
 /* Begins to take over the Jobs of workers that are gone. */
 static void take_over(struct executor_kubernetes *executor)
 {
@@ -159,8 +168,7 @@ static void take_over(struct executor_kubernetes *executor)
     executor->has_taken_over = false;
     while (begun < MAX_TAKE_OVERS
            && (entry = executor_kubernetes_next(executor, &position)) != NULL) {
-        if (!entry->exists || entry->is_mine || entry->is_reported
-            || !executor_kubernetes_has_run_out(executor, entry->owner)) {
+        if (!is_orphan(executor, entry)) {
             continue;
         }
         struct check *check = new_check(executor, bytes_from_text(entry->name));
@@ -419,6 +427,14 @@ static void send_lease(struct executor_kubernetes *executor)
     buffer_fini(&body);
 }
 
+void executor_kubernetes_look_for_orphans(struct executor_kubernetes *executor)
+{
+    if (!executor->list_call) {
+        executor->leases_asked_ms = loop_now_ms(executor->loop);
+        list_leases(executor);
+    }
+}
+
 static void on_tick(void *context)
 {
     struct executor_kubernetes *executor = context;
@@ -426,9 +442,7 @@ static void on_tick(void *context)
     if (!executor->lease_call) {
         send_lease(executor);
     }
-    if (!executor->list_call) {
-        list_leases(executor);
-    }
+    executor_kubernetes_look_for_orphans(executor);
     executor_kubernetes_sweep(executor);
     executor_kubernetes_clear_up(executor);
 }

@@ -51,6 +51,7 @@ struct job_entry {
     struct pod_facts *pod;         /* owned; NULL: nothing worth keeping */
     struct job_follower *follower; /* owned; NULL: its log is not followed */
     int64_t running_since_ms;      /* its pod, as far as we saw; 0: it does not run */
+    int64_t owner_seen_ms;         /* when it was first seen to have this owner */
     int64_t stuck_since_ms;
     int64_t changed_ms;             /* when its place in the quota last changed */
     int64_t hasten_ms;              /* without a pod: when it may be hastened next */
@@ -130,6 +131,7 @@ struct executor_kubernetes {
     int64_t lease_renewed_ms; /* when the last renewal of our Lease was sent; 0: never */
     int64_t lease_sent_ms;    /* the same of the one under way */
     char lease_version[64];   /* its resourceVersion; empty: unknown */
+    int64_t leases_asked_ms;  /* when the list of `leases` was asked for */
     bool leases_known;
     bool has_taken_over; /* a Job, in this round */
     struct kubernetes_call *lease_call;
@@ -300,6 +302,9 @@ void executor_kubernetes_end_rerun(struct executor_kubernetes_rerun **rerun);
 
 /* Creates the Lease and keeps it; begins the ticks. */
 void executor_kubernetes_own(struct executor_kubernetes *executor);
+
+/* Asks for the others' Leases, and takes over the Jobs of those that have run out. */
+void executor_kubernetes_look_for_orphans(struct executor_kubernetes *executor);
 
 /* Whether our Lease is fresh enough to report. */
 bool executor_kubernetes_is_owner(const struct executor_kubernetes *executor);
