@@ -107,6 +107,14 @@ static void try_later(struct submission *submission, int64_t asked_ms)
 
 /* Adopting: a Job that exists already */
 
+/* The Job was reported, and whoever did so has left the outbox: nothing is to be done for this copy
+ * of its message but to settle it. */
+static void end_reported(struct submission *submission)
+{
+    struct outcome outcome = {.kind = OUTCOME_IGNORE};
+    end_with(submission, &outcome);
+}
+
 /* Only a Job of the same message is ours (contracts: 409). */
 static bool is_same(const struct submission *submission, const struct kubernetes_job *job)
 {
@@ -143,7 +151,13 @@ static void on_existing(void *context, const struct kubernetes_answer *answer)
     struct arena *arena = arena_new(1024);
     struct kubernetes_job job;
     kubernetes_job_read(answer->body, arena, &job);
-    if (is_same(submission, &job)) {
+    /* It may have been reported since the answer left the server. */
+    const struct job_entry *entry =
+        executor_kubernetes_find(submission->executor, bytes_from_text(submission->name));
+    bool is_reported = job.is_reported || (entry && entry->is_reported);
+    if (is_same(submission, &job) && is_reported) {
+        end_reported(submission);
+    } else if (is_same(submission, &job)) {
         executor_kubernetes_see_job(submission->executor, answer->body);
         started(submission);
     } else if (submission->request->is_over) {
