@@ -61,6 +61,7 @@ struct completion {
     struct bytes record;  /* codec/message_record.h */
     struct bytes tag;     /* the delivery it came from */
     bool is_settled;      /* the delivery is known to be settled */
+    bool is_taken_over;   /* from a worker that may have begun to report it */
     const struct outcome *outcome;
 };
 
@@ -128,8 +129,10 @@ struct executor_ops {
     bool (*terminate)(struct executor *executor, struct bytes task_id);
     /* Durable only, else no effect: the delivery of `receipt` is settled. */
     void (*note_settled)(struct executor *executor, struct bytes receipt);
-    /* Durable only: the result is stored and the delivery settled; the receipt may go. */
-    void (*forget)(struct executor *executor, struct bytes receipt);
+    /* Durable only: the result is stored and the delivery settled; the receipt may go. With
+     * `is_awaited` it stays as long as one that nobody reports: a copy of its message may still
+     * come, with no final result to meet it. */
+    void (*forget)(struct executor *executor, struct bytes receipt, bool is_awaited);
     /* How many are running, for metrics and shutdown. */
     size_t (*running_count)(const struct executor *executor);
     /* Stops taking work. Direct: waits for what runs; with `kill`, also in a second call later,

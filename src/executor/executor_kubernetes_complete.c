@@ -57,7 +57,8 @@ static struct job_entry *entry_to_tell(const struct finishing *finishing)
 {
     const struct executor_kubernetes *executor = finishing->executor;
     struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(finishing->name));
-    return entry && entry->is_mine && !executor->is_closing ? entry : NULL;
+    bool is_ours = entry && entry->is_mine && executor_kubernetes_is_owner(executor);
+    return is_ours && !executor->is_closing ? entry : NULL;
 }
 
 static struct completion completion_of(const struct finishing *finishing,
@@ -68,6 +69,7 @@ static struct completion completion_of(const struct finishing *finishing,
         .record = finishing->job.record,
         .tag = finishing->job.tag,
         .is_settled = entry->is_settled,
+        .is_taken_over = entry->is_taken_over,
         .outcome = outcome,
     };
 }
@@ -378,6 +380,7 @@ struct farewell {
     char name[JOB_NAME_SIZE];
     bool is_stuck;
     bool is_marked;
+    bool is_awaited; /* keeps its long TTL */
     unsigned attempts;
     struct timer timer;
     struct kubernetes_call *call;
@@ -447,7 +450,8 @@ static void say_farewell(void *context)
     }
     struct buffer patch;
     buffer_init(&patch, 1024);
-    kubernetes_job_append_reported(&patch, farewell->executor->options.result_ttl_s);
+    int64_t ttl_s = farewell->is_awaited ? -1 : farewell->executor->options.result_ttl_s;
+    kubernetes_job_append_reported(&patch, ttl_s);
     farewell->call =
         kubernetes_api_call(api,
                             &(struct kubernetes_request){.method = "PATCH",
@@ -470,7 +474,7 @@ static struct farewell *new_farewell(struct executor_kubernetes *executor, struc
     return farewell;
 }
 
-void executor_kubernetes_forget(struct executor *base, struct bytes receipt)
+void executor_kubernetes_forget(struct executor *base, struct bytes receipt, bool is_awaited)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
     struct job_entry *entry = executor_kubernetes_find(executor, receipt);
@@ -478,6 +482,7 @@ void executor_kubernetes_forget(struct executor *base, struct bytes receipt)
         return; /* the Job has gone before its report */
     }
     struct farewell *farewell = new_farewell(executor, entry);
+    farewell->is_awaited = is_awaited;
     executor_kubernetes_mark_reported(executor, entry);
     say_farewell(farewell);
 }

@@ -124,9 +124,11 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
             entry->owner_seen_ms = loop_now_ms(executor->loop);
         }
         bool was_there = entry->exists;
+        bool was_foreign = was_there && !entry->is_mine;
         entry->exists = true;
         entry->is_listed = true;
         entry->is_mine = strcmp(entry->owner, executor->options.instance_id) == 0;
+        entry->is_taken_over = entry->is_taken_over || (was_foreign && entry->is_mine);
         /* What had ended when it was seen first did so a while ago. */
         bool has_changed = entry->is_active != job.is_active
                            || (was_there && entry->is_finished != job.is_finished);
@@ -165,6 +167,7 @@ static void tell_deleted(struct executor_kubernetes *executor, struct job_entry 
         .record = job->record,
         .tag = job->tag,
         .is_settled = entry->is_settled,
+        .is_taken_over = entry->is_taken_over,
         .outcome = &outcome,
     };
     job_failure_deleted(job->name, entry->pod ? &entry->pod->pod : NULL, arena, &outcome);

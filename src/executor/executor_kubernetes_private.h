@@ -72,6 +72,7 @@ struct job_entry {
     bool is_terminated; /* a client wants it ended: reported as REVOKED, then deleted */
     bool is_leaving;    /* its farewell has begun */
     bool is_settled;
+    bool is_taken_over;
     bool is_completing; /* on its way to on_completed, or there */
     bool is_reported;
     bool is_failing;  /* FailureTarget: Failed follows when its pods have ended */
@@ -219,7 +220,7 @@ void executor_kubernetes_free_entries(struct executor_kubernetes *executor);
 
 /* Begins to complete `entry` when that is possible now. */
 void executor_kubernetes_consider(struct executor_kubernetes *executor, struct job_entry *entry);
-void executor_kubernetes_forget(struct executor *base, struct bytes receipt);
+void executor_kubernetes_forget(struct executor *base, struct bytes receipt, bool is_awaited);
 void executor_kubernetes_end_completions(struct executor_kubernetes *executor);
 /* Deletes a Job that is reported, with its pods. */
 void executor_kubernetes_delete(struct executor_kubernetes *executor, struct job_entry *entry);

@@ -262,8 +262,9 @@ static void local_note_settled(struct executor *executor, struct bytes receipt)
     (void)receipt;
 }
 
-static void local_forget(struct executor *executor, struct bytes receipt)
+static void local_forget(struct executor *executor, struct bytes receipt, bool is_awaited)
 {
+    (void)is_awaited;
     (void)executor;
     (void)receipt;
 }

@@ -463,8 +463,9 @@ static void native_note_settled(struct executor *executor, struct bytes receipt)
     (void)receipt;
 }
 
-static void native_forget(struct executor *executor, struct bytes receipt)
+static void native_forget(struct executor *executor, struct bytes receipt, bool is_awaited)
 {
+    (void)is_awaited;
     (void)executor;
     (void)receipt;
 }

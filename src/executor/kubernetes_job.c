@@ -323,11 +323,13 @@ void kubernetes_job_read(struct json object, struct arena *arena, struct kuberne
 
 void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s)
 {
-    (void)buffer_format(patch,
-                        "{\"metadata\":{\"annotations\":{\"" LABEL(
-                            "reported") "\":\"true\"}},"
-                                        "\"spec\":{\"ttlSecondsAfterFinished\":%lld}}",
-                        (long long)ttl_s);
+    (void)buffer_append_text(
+        patch, "{\"metadata\":{\"annotations\":{\"" LABEL("reported") "\":\"true\"}}");
+    if (ttl_s >= 0) {
+        (void)buffer_format(patch, ",\"spec\":{\"ttlSecondsAfterFinished\":%lld}",
+                            (long long)ttl_s);
+    }
+    (void)buffer_append_byte(patch, '}');
 }
 
 void kubernetes_job_append_changed(struct buffer *patch, unsigned number)

@@ -61,7 +61,8 @@ struct kubernetes_job {
 /* Reads a Job object. */
 void kubernetes_job_read(struct json object, struct arena *arena, struct kubernetes_job *ret_job);
 
-/* Appends the merge patch that lets a reported Job go after `ttl_s`. */
+/* Appends the merge patch that lets a reported Job go after `ttl_s`; negative: when it was to go
+ * anyway. */
 void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s);
 
 /* Appends the merge patch that changes nothing but the Job's generation; `number` is another one

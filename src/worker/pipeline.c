@@ -170,7 +170,7 @@ static void confirm_lease(struct start *start)
     broker->ops->confirm_lease(broker, start->request->delivery, on_lease, start);
 }
 
-static bool is_ready_state(struct bytes state)
+bool pipeline_is_ready_state(struct bytes state)
 {
     return bytes_equal(state, BYTES(RESULT_SUCCESS)) || bytes_equal(state, BYTES(RESULT_FAILURE))
            || bytes_equal(state, BYTES(RESULT_REVOKED));
@@ -182,7 +182,7 @@ static void on_stored_state(void *context, struct bytes state, const struct erro
     struct start *start = context;
     struct pipeline *pipeline = start->pipeline;
     struct request *request = start->request;
-    if (error || !is_ready_state(state)) {
+    if (error || !pipeline_is_ready_state(state)) {
         confirm_lease(start);
         return;
     }

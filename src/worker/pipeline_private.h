@@ -73,6 +73,9 @@ void pipeline_stop_waiting(struct pipeline *pipeline, struct request *request);
 void pipeline_end_refused(struct pipeline *pipeline, struct executor *executor,
                           struct request *request);
 
+/* Whether a task whose stored state is `state` has ended for good. */
+bool pipeline_is_ready_state(struct bytes state);
+
 /* pipeline_intake.c */
 
 /* Carries out the verdict on a request in RECEIVED. */

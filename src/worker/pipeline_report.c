@@ -20,6 +20,8 @@ struct report {
     enum settlement settlement;
     bool is_settled;
     bool has_left_outbox;
+    bool is_retry;
+    double retry_countdown_s;
     bool is_replaced; /* `document` tells why the task's own could not be stored */
 };
 
@@ -33,7 +35,10 @@ static void finish(struct report *report)
         struct executor *executor = pipeline->lanes[TASK_KUBERNETES].executor;
         (void)map_remove(pipeline->receipts, report->receipt);
         if (executor && !report->keeps_receipt) {
-            executor->ops->forget(executor, report->receipt);
+            /* What was not seen to be settled may have been restored: a retry stores no state that
+             * would tell its copy that this attempt has ended. */
+            executor->ops->forget(executor, report->receipt,
+                                  report->is_retry && !report->is_settled);
         }
     }
     request_move(request, REQUEST_DONE);
@@ -420,6 +425,29 @@ static void publish_retry(struct report *report, double countdown_s)
     buffer_fini(&headers);
 }
 
+static void publish_or_store(struct report *report)
+{
+    if (report->is_retry) {
+        publish_retry(report, report->retry_countdown_s);
+    } else {
+        store(report);
+    }
+}
+
+/* Whoever died may have got as far as the result: then it is not given twice, nor is a later end of
+ * the task made a RETRY again. */
+static void on_former_state(void *context, struct bytes state, const struct error *error)
+{
+    struct report *report = context;
+    if (error) {
+        abandon(report);
+    } else if (pipeline_is_ready_state(state)) {
+        settle(report);
+    } else {
+        publish_or_store(report);
+    }
+}
+
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion)
 {
@@ -439,10 +467,13 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     pipeline->reporting_count++;
     pipeline_log_outcome(pipeline, request, &decided);
     build_document(report, &decided);
-    if (decided.kind == OUTCOME_RETRY) {
-        publish_retry(report, decided.retry_countdown_s);
+    report->is_retry = decided.kind == OUTCOME_RETRY;
+    report->retry_countdown_s = decided.retry_countdown_s;
+    if (completion && completion->is_taken_over && pipeline->backend) {
+        pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,
+                                            report);
     } else {
-        store(report);
+        publish_or_store(report);
     }
 }
 
@@ -527,10 +558,7 @@ static void on_lost_job_state(void *context, struct bytes state, const struct er
         return;
     }
     struct outcome outcome = {.kind = OUTCOME_IGNORE};
-    bool is_ready = bytes_equal(state, BYTES(RESULT_SUCCESS))
-                    || bytes_equal(state, BYTES(RESULT_FAILURE))
-                    || bytes_equal(state, BYTES(RESULT_REVOKED));
-    if (!is_ready) {
+    if (!pipeline_is_ready_state(state)) {
         const char *sentence = arena_format(
             request->arena, "Job %.*s of task %.*s is gone and left no result: it was deleted",
             BYTES_FORMAT(lost->job_name), BYTES_FORMAT(request->message.id));

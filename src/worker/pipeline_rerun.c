@@ -21,7 +21,9 @@ static void finish(struct rerun *rerun, bool is_done)
     struct executor *executor = pipeline->lanes[TASK_KUBERNETES].executor;
     (void)map_remove(pipeline->receipts, rerun->old_receipt);
     if (executor && is_done) {
-        executor->ops->forget(executor, rerun->old_receipt);
+        /* A copy of a message that nobody saw settled would make the old Job once more. */
+        bool is_awaited = rerun->tag.length > 0;
+        executor->ops->forget(executor, rerun->old_receipt, is_awaited);
     }
     pipeline->reporting_count--;
     pipeline_drop(&request);

@@ -52,6 +52,7 @@ struct player_job {
     struct bytes record;
     struct bytes tag;
     bool is_settled;
+    bool is_taken_over;
     bool is_completed;
 };
 

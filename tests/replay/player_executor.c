@@ -94,10 +94,11 @@ static void note_settled(struct executor *executor, struct bytes receipt)
     }
 }
 
-static void forget(struct executor *executor, struct bytes receipt)
+static void forget(struct executor *executor, struct bytes receipt, bool is_awaited)
 {
     struct player_executor *player = player_of(executor);
-    world_trace(player->world, "forget %.*s", BYTES_FORMAT(receipt));
+    world_trace(player->world, "forget %.*s%s", BYTES_FORMAT(receipt),
+                is_awaited ? " awaited" : "");
     list_for_each(node, following, &player->jobs) {
         if (bytes_equal(list_entry(node, struct player_job, node)->name, receipt)) {
             list_remove(node);
@@ -278,13 +279,20 @@ static void play_job(struct world *world, char *const *words)
         || message_open_body(delivery, rules, &message, &error) != MESSAGE_FINE) {
         world_fail(world, "%s", error.message);
     }
-    (void)add_job(world, &message, delivery->tag);
+    add_job(world, &message, delivery->tag)->is_taken_over = true;
     delivery_free(&delivery);
 }
 
 static struct completion completion_of(const struct player_job *job, const struct outcome *outcome)
 {
-    return (struct completion){job->name, job->record, job->tag, job->is_settled, outcome};
+    return (struct completion){
+        .receipt = job->name,
+        .record = job->record,
+        .tag = job->tag,
+        .is_settled = job->is_settled,
+        .is_taken_over = job->is_taken_over,
+        .outcome = outcome,
+    };
 }
 
 static void play_running(struct world *world, char *const *words)
