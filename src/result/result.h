@@ -40,6 +40,10 @@ struct result_ops {
      * nothing else. Views are copied. */
     void (*store_progress)(struct result_backend *backend, struct bytes task_id,
                            struct bytes document, int64_t expires_s);
+    /* As store, of a task that another worker may report as well, should this one be stopped or cut
+     * off for longer than its Lease: when that may have happened, FAILURE and REVOKED stay, too. */
+    void (*store_once)(struct result_backend *backend, struct bytes task_id, struct bytes document,
+                       int64_t expires_s, result_stored_fn *on_stored, void *context);
     void (*fetch_state)(struct result_backend *backend, struct bytes task_id,
                         result_state_fn *on_state, void *context);
     bool (*is_up)(const struct result_backend *backend);

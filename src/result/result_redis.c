@@ -2,7 +2,6 @@
 
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
-#include <zlib.h>
 
 #include "base/json.h"
 #include "base/list.h"
@@ -10,13 +9,14 @@
 #include "base/memory.h"
 #include "base/redis_link.h"
 #include "result/result_redis_progress.h"
+#include "result/result_stored.h"
 
 #define KEY_HEAD              "celery-task-meta-"
 #define MAX_BATCH             256
 #define MAX_BATCHES_WAITING   16
 #define MAX_BATCH_BYTES       ((size_t)16 * 1024 * 1024)  /* of documents, or one */
-#define MAX_PLAIN_BYTES       ((uLong)64 * 1024 * 1024)   /* unpacked */
 #define MAX_DOCUMENT_BYTES    ((size_t)512 * 1024 * 1024) /* of a value in Redis */
+#define FRESH_MS              5000                        /* well under the time of a Lease */
 #define REFUSED_RETRY_MS      1000
 #define REFUSED_RETRY_MOST_MS 30000
 
@@ -29,7 +29,10 @@ struct entry {
     result_stored_fn *on_stored;
     result_state_fn *on_state;
     void *context;
-    bool is_done; /* found to be stored already */
+    int64_t begun_ms;
+    bool is_done;   /* found to be stored already */
+    bool is_shared; /* another worker may store it, too */
+    bool is_late;   /* what is stored may have changed since it was decided */
 };
 
 /* Entries that travel together: one MGET, then one transaction. No key is in two batches at
@@ -37,6 +40,7 @@ struct entry {
 struct batch {
     struct list_node node;
     struct result_redis *backend;
+    int64_t read_ms; /* when the MGET was sent */
     struct entry *entries[MAX_BATCH];
     size_t count;
 };
@@ -120,58 +124,28 @@ static void requeue(struct batch *batch)
     struct result_redis *backend = batch->backend;
     for (size_t index = batch->count; index-- > 0;) {
         (void)map_remove(backend->busy, batch->entries[index]->key);
+        batch->entries[index]->is_late = true;
         list_prepend(&backend->queued, &batch->entries[index]->node);
     }
     free_batch(batch);
 }
 
-/* What a document of 5.7's result_compression holds: NUL "celery-compressed" NUL type NUL data
- * (celery/backends/base.py: _decompress_payload). Only zlib, its "gzip", is undone; the arena is
- * the result's. False when it is no such document, or another type. */
-static bool decompress(struct bytes document, struct arena *arena, struct bytes *ret_plain)
+/* Whether what is stored stays. A SUCCESS does (celery/backends/base.py: _store_result); so does
+ * what we have stored ourselves before the connection broke, which must not be published twice, and
+ * what another worker has stored while this one was stopped or cut off. */
+static bool is_kept(const struct entry *entry, struct bytes stored)
 {
-    static const char head[] = "\0celery-compressed\0application/x-gzip";
-    struct bytes mark = {head, sizeof(head)}; /* with the NUL at its end */
-    if (!bytes_starts_with(document, mark)) {
-        return false;
+    if (stored.length == 0 || bytes_equal(stored, entry->document)) {
+        return stored.length > 0;
     }
-    struct bytes data = bytes_skip(document, mark.length);
-    for (uLong room = (uLong)data.length * 4; room <= MAX_PLAIN_BYTES; room *= 4) {
-        uLongf length = room;
-        char *plain = arena_alloc(arena, room);
-        int outcome = uncompress((Bytef *)plain, &length, (const Bytef *)data.data, data.length);
-        if (outcome == Z_OK) {
-            *ret_plain = bytes_of(plain, length);
-            return true;
-        }
-        if (outcome != Z_BUF_ERROR) {
-            return false;
-        }
-    }
-    return false;
-}
-
-/* The member "status" of a stored document, quotes and all; empty when it has none. */
-static struct bytes status_of(struct bytes document, struct arena *arena)
-{
-    struct json value;
-    struct json status = {JSON_TYPE_ABSENT, {NULL, 0}};
-    struct bytes plain = document;
-    if (document.length > 0 && document.data[0] == '\0' && !decompress(document, arena, &plain)) {
-        return bytes_of(NULL, 0);
-    }
-    if (json_parse(plain, &value, NULL)) {
-        status = json_get(value, "status");
-    }
-    return status.type == JSON_TYPE_STRING ? status.text : bytes_of(NULL, 0);
-}
-
-static bool is_success(struct bytes document)
-{
     struct arena *arena = arena_new(0);
-    bool is_success = bytes_equal(status_of(document, arena), BYTES("\"SUCCESS\""));
+    struct bytes status = result_stored_status(stored, arena);
+    bool has_ended =
+        bytes_equal(status, BYTES("\"FAILURE\"")) || bytes_equal(status, BYTES("\"REVOKED\""));
+    bool is_kept = bytes_equal(status, BYTES("\"SUCCESS\""))
+                   || (has_ended && entry->is_shared && entry->is_late);
     arena_free(&arena);
-    return is_success;
+    return is_kept;
 }
 
 /* Whether the server is in another role or state than the one that greeted us: then a new
@@ -282,19 +256,18 @@ static void write_batch(struct batch *batch)
 static void end_look_up(struct entry *entry, struct bytes stored)
 {
     struct arena *arena = arena_new(0);
-    struct bytes status = status_of(stored, arena);
+    struct bytes status = result_stored_status(stored, arena);
     struct bytes state =
         status.length > 2 ? bytes_of(status.data + 1, status.length - 2) : bytes_of(NULL, 0);
     end_entry(entry, true, state, NULL);
     arena_free(&arena);
 }
 
-/* A SUCCESS that is stored stays (celery/backends/base.py: _store_result); so does what we have
- * stored ourselves before the connection broke, which must not be published twice. */
 static void on_read(void *context, const struct redisReply *reply)
 {
     struct batch *batch = context;
-    if (!reply) {
+    bool is_old = loop_now_ms(batch->backend->loop) - batch->read_ms > FRESH_MS;
+    if (!reply || is_old) {
         requeue(batch);
         return;
     }
@@ -312,8 +285,7 @@ static void on_read(void *context, const struct redisReply *reply)
             end_look_up(entry, stored);
             continue;
         }
-        entry->is_done =
-            stored.length > 0 && (bytes_equal(stored, entry->document) || is_success(stored));
+        entry->is_done = is_kept(entry, stored);
         to_write += entry->is_done ? 0 : 1;
         batch->entries[kept++] = entry;
     }
@@ -332,6 +304,7 @@ static struct batch *take_batch(struct result_redis *backend)
     struct batch *batch = memory_new(sizeof(*batch));
     size_t total_bytes = 0;
     batch->backend = backend;
+    batch->read_ms = loop_now_ms(backend->loop);
     list_for_each(node, following, &backend->queued) {
         struct entry *entry = list_entry(node, struct entry, node);
         if (batch->count == MAX_BATCH || map_get(backend->busy, entry->key)) {
@@ -343,6 +316,7 @@ static struct batch *take_batch(struct result_redis *backend)
         }
         list_remove(node);
         (void)map_set(backend->busy, entry->key, entry);
+        entry->is_late = entry->is_late || batch->read_ms - entry->begun_ms > FRESH_MS;
         batch->entries[batch->count++] = entry;
     }
     if (batch->count == 0) {
@@ -483,13 +457,15 @@ static struct entry *new_entry(struct result_redis *backend, struct bytes task_i
     memcpy(storage + key_length, document.data ? document.data : "", document.length);
     entry->key = bytes_of(storage, key_length);
     entry->document = bytes_of(storage + key_length, document.length);
+    entry->begun_ms = loop_now_ms(backend->loop);
     list_append(is_too_large ? &backend->too_large : &backend->queued, &entry->node);
     touch(backend);
     return entry;
 }
 
-static void store(struct result_backend *base, struct bytes task_id, struct bytes document,
-                  int64_t expires_s, result_stored_fn *on_stored, void *context)
+static struct entry *new_store(struct result_backend *base, struct bytes task_id,
+                               struct bytes document, int64_t expires_s,
+                               result_stored_fn *on_stored, void *context)
 {
     struct result_redis *backend = from_base(base);
     struct entry *entry = new_entry(backend, task_id, document);
@@ -497,6 +473,13 @@ static void store(struct result_backend *base, struct bytes task_id, struct byte
     entry->on_stored = on_stored;
     entry->context = context;
     result_redis_progress_drop(backend->progress, entry->key);
+    return entry;
+}
+
+static void store(struct result_backend *base, struct bytes task_id, struct bytes document,
+                  int64_t expires_s, result_stored_fn *on_stored, void *context)
+{
+    (void)new_store(base, task_id, document, expires_s, on_stored, context);
 }
 
 static void store_progress(struct result_backend *base, struct bytes task_id, struct bytes document,
@@ -512,6 +495,12 @@ static void store_progress(struct result_backend *base, struct bytes task_id, st
     result_redis_progress_put(backend->progress, buffer_view(&key), document, expires_s);
     buffer_fini(&key);
     touch(backend);
+}
+
+static void store_once(struct result_backend *base, struct bytes task_id, struct bytes document,
+                       int64_t expires_s, result_stored_fn *on_stored, void *context)
+{
+    new_store(base, task_id, document, expires_s, on_stored, context)->is_shared = true;
 }
 
 static void fetch_state(struct result_backend *base, struct bytes task_id,
@@ -545,6 +534,7 @@ static const struct result_ops ops = {
     .start = start,
     .store = store,
     .store_progress = store_progress,
+    .store_once = store_once,
     .fetch_state = fetch_state,
     .is_up = is_up,
     .close = close_backend,

@@ -346,8 +346,11 @@ static void store(struct report *report)
         abandon(report); /* closed since the document was made */
         return;
     }
-    pipeline->backend->ops->store(pipeline->backend, report->request->message.id, report->document,
-                                  pipeline->options.result_expires_s, on_stored, report);
+    const struct result_ops *ops = pipeline->backend->ops;
+    bool is_shared = report->receipt.length > 0; /* with who takes the receipt over */
+    (is_shared ? ops->store_once : ops->store)(pipeline->backend, report->request->message.id,
+                                               report->document, pipeline->options.result_expires_s,
+                                               on_stored, report);
 }
 
 /* Step 2: publish */

@@ -73,6 +73,7 @@ static void fetch_state(struct result_backend *backend, struct bytes task_id,
 static const struct result_ops fake_ops = {
     .store = store,
     .store_progress = store_progress,
+    .store_once = store,
     .fetch_state = fetch_state,
 };
 

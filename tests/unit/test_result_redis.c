@@ -16,6 +16,7 @@
 
 #define SUCCESS "{\"status\": \"SUCCESS\", \"result\": 4}"
 #define FAILURE "{\"status\": \"FAILURE\", \"result\": null}"
+#define OTHER   "{\"status\": \"FAILURE\", \"result\": \"another worker's\"}"
 #define STARTED "{\"status\": \"STARTED\", \"result\": null}"
 #define STEP    "{\"status\": \"STEP\", \"result\": 1}"
 #define LATER   "{\"status\": \"STEP\", \"result\": 2}"
@@ -456,6 +457,60 @@ static void test_progress_survives_a_broken_connection(void **state)
     assert_int_equal(stage->publication_count, 3);
 }
 
+/* Begins to store `one` and loses the connection while another worker stores OTHER. */
+static void store_late(struct stage *stage, bool is_shared)
+{
+    stage->relay = relay_new(stage->loop, stage->server.port);
+    stage->options.url.stream.port = relay_port(stage->relay);
+    open_backend(stage);
+    relay_set_mute(stage->relay, true);
+    const struct result_ops *ops = stage->backend->ops;
+    (is_shared ? ops->store_once : ops->store)(stage->backend, BYTES("one"), BYTES(FAILURE), 100,
+                                               on_stored, stage);
+    stage->expected_count++;
+    loop_until_later(stage->loop, 20);
+    redis_server_do(&stage->server, "SET celery-task-meta-one %s", OTHER);
+    relay_cut(stage->relay);
+    relay_set_mute(stage->relay, false);
+    loop_until(stage->loop, are_stored, stage);
+    loop_until_later(stage->loop, 20);
+}
+
+static void test_leaves_what_was_stored_meanwhile(void **state)
+{
+    struct stage *stage = *state;
+    listen_to_all(stage);
+    store_late(stage, true);
+    expect_stored(stage, "celery-task-meta-one", OTHER);
+    assert_int_equal(stage->publication_count, 0);
+}
+
+static void test_replaces_what_is_nobody_elses(void **state)
+{
+    struct stage *stage = *state;
+    listen_to_all(stage);
+    store_late(stage, false);
+    expect_stored(stage, "celery-task-meta-one", FAILURE);
+    assert_int_equal(stage->publication_count, 1);
+}
+
+/* As after SIGSTOP: the answer was there in time, and nobody read it. */
+static void test_reads_again_what_was_read_long_ago(void **state)
+{
+    struct stage *stage = *state;
+    loop_free(&stage->loop);
+    stage->loop = loop_new(LOOP_CLOCK_VIRTUAL);
+    open_backend(stage);
+    stage->backend->ops->store_once(stage->backend, BYTES("one"), BYTES(FAILURE), 100, on_stored,
+                                    stage);
+    stage->expected_count++;
+    loop_run_once(stage->loop, false);
+    redis_server_do(&stage->server, "SET celery-task-meta-one %s", OTHER);
+    loop_advance(stage->loop, 6000);
+    loop_until(stage->loop, are_stored, stage);
+    expect_stored(stage, "celery-task-meta-one", OTHER);
+}
+
 static void test_tries_again_while_memory_is_out(void **state)
 {
     struct stage *stage = *state;
@@ -525,6 +580,9 @@ int main(void)
         TEST(test_progress_never_replaces_a_result),
         TEST(test_progress_keeps_the_order_of_one_task),
         TEST(test_progress_survives_a_broken_connection),
+        TEST(test_leaves_what_was_stored_meanwhile),
+        TEST(test_replaces_what_is_nobody_elses),
+        TEST(test_reads_again_what_was_read_long_ago),
         TEST(test_tries_again_while_memory_is_out),
         TEST(test_flushes_before_it_closes),
         TEST(test_closes_in_time_without_a_server),
