@@ -29,7 +29,6 @@ from waiting import wait_for
 TENANT = "tenant-admin"
 ELSEWHERE = "nothing-here"  # a queue for workers that are to take no message
 TASK = "pods.work"
-RESTORE_S = 2.0  # visibility_timeout of the workers
 OUTBOX = f"petiole:jobs:{TENANT}"
 JOBS = f"/apis/batch/v1/namespaces/{TENANT}/jobs"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{TENANT}/leases"
@@ -269,9 +268,17 @@ def test_killed_between_a_retry_and_its_settling(scene: Scene, tmp_path: Path) -
     assert scene.publications.results(result.id) == ["SUCCESS"]
 
 
-def kill_with_a_job_nobody_acknowledged(scene: Scene, restore_s: float) -> AsyncResult:
+def restore(client: Celery) -> None:
+    """Bring all messages that are held back into their queues, as a Celery worker does."""
+    with client.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.visibility_timeout = 0
+        channel.qos.restore_visible()
+
+
+def kill_with_a_job_nobody_acknowledged(scene: Scene, *, is_restored: bool) -> AsyncResult:
     """Return a task whose Job has ended while its message is still held, by a dead worker."""
-    options = {"broker_transport_options": {"visibility_timeout": restore_s}}
+    options = {"broker_transport_options": {"visibility_timeout": 60}}
     worker = scene.start(api_port=scene.api.port, redis_port=scene.redis.port, settings=options)
     scene.api.answers.close()
     result = scene.send()
@@ -279,6 +286,8 @@ def kill_with_a_job_nobody_acknowledged(scene: Scene, restore_s: float) -> Async
     scene.kill(worker)
     scene.pods.open()
     scene.jobs.wait_finished(result.id)
+    if is_restored:
+        restore(scene.client)
     # The next worker takes no message, but Jobs that are nobody's.
     reporter = scene.start(queues=[ELSEWHERE], settings=options)
     (job,) = scene.jobs.of_task(result.id)
@@ -288,14 +297,14 @@ def kill_with_a_job_nobody_acknowledged(scene: Scene, restore_s: float) -> Async
 
 
 def test_a_message_restored_after_its_job_is_gone_makes_no_second_one(scene: Scene) -> None:
-    result = kill_with_a_job_nobody_acknowledged(scene, RESTORE_S)
+    result = kill_with_a_job_nobody_acknowledged(scene, is_restored=True)
     assert scene.broker.llen(TENANT) == 1, "the message was restored"
     scene.start()
     scene.assert_once(result)
 
 
 def test_whoever_reports_a_job_settles_its_delivery(scene: Scene) -> None:
-    result = kill_with_a_job_nobody_acknowledged(scene, 60)
+    result = kill_with_a_job_nobody_acknowledged(scene, is_restored=False)
     assert not scene.broker.exists("unacked", "unacked_index", TENANT)
     scene.start()
     scene.assert_once(result)
