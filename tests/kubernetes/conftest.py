@@ -32,6 +32,13 @@ LOG_TAIL = 6000
 PROGRAMS = pytest.StashKey[list[Program]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the crash harness is told by hand."""
+    parser.addoption("--instants", type=int, default=40, help="random instants to kill workers at")
+    parser.addoption("--all-steps", action="store_true", help="also those that only look")
+    parser.addoption("--seed", type=int, help="repeat what chance decided")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     """Show the end of each program's log with a failure."""

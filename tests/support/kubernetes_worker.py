@@ -15,13 +15,20 @@ from redis_server import RedisServer
 SERVICE_ACCOUNT = "petiole"
 
 
-def worker_kubeconfig(cluster: Cluster, tenant: str, folder: Path, port: int | None = None) -> Path:
-    """Write the kubeconfig of a tenant's worker; with `port`, of a proxy before the API server."""
+def worker_kubeconfig(
+    cluster: Cluster, tenant: str, folder: Path, port: int | None = None, ca: Path | None = None
+) -> Path:
+    """Write the kubeconfig of a tenant's worker.
+
+    `port` is that of a proxy before the API server, `ca` the proxy's authority when it ends TLS.
+    """
     path = cluster.kubeconfig_for(tenant, SERVICE_ACCOUNT)
     if port is None:
         return path
     behind = folder / f"kubeconfig-{tenant}-{port}"
     text = re.sub(r"server: \S+", f"server: https://{HOST}:{port}", path.read_text())
+    if ca:
+        text = re.sub(r"certificate-authority: \S+", f"certificate-authority: {ca}", text)
     behind.touch(mode=0o600)
     behind.write_text(text)
     return behind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ from waiting import wait_for
 
 HEAD = "celery-task-meta-"
 READY_STATES = ("SUCCESS", "FAILURE", "REVOKED")
+RETRY_S = 0.02
 
 
 class PublicationWatch:
@@ -26,8 +28,20 @@ class PublicationWatch:
         self._lock = threading.Lock()
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)
         self._pubsub.psubscribe(**{f"{HEAD}*": self._see})
-        self._thread = self._pubsub.run_in_thread(sleep_time=0.05, daemon=True)
-        wait_for(lambda: client.publish(f"{HEAD}first", "{}"), what="the subscription")
+        self._thread = self._pubsub.run_in_thread(
+            sleep_time=0.05, daemon=True, exception_handler=pause
+        )
+        self.wait_subscribed()
+
+    def wait_subscribed(self) -> None:
+        """Wait until it hears what is published, at the beginning or after the server was away."""
+
+        def is_heard() -> bool:
+            with contextlib.suppress(redis.ConnectionError):
+                return bool(self._client.publish(f"{HEAD}first", "{}"))
+            return False
+
+        wait_for(is_heard, 20, "the subscription")
 
     def stop(self) -> None:
         """End it."""
@@ -67,6 +81,11 @@ class PublicationWatch:
             self._seen.setdefault(task_id, []).append(document)
             if is_ready(document):
                 self._ready_s.setdefault(task_id, time.monotonic())
+
+
+def pause(_error: BaseException, _pubsub: object, _thread: object) -> None:
+    """Wait a moment before the next try to reach a server that is away."""
+    threading.Event().wait(RETRY_S)
 
 
 def is_ready(document: dict[str, Any]) -> bool:

@@ -500,6 +500,8 @@ static void test_reads_again_what_was_read_long_ago(void **state)
     struct stage *stage = *state;
     loop_free(&stage->loop);
     stage->loop = loop_new(LOOP_CLOCK_VIRTUAL);
+    stage->relay = relay_new(stage->loop, stage->server.port); /* takes turns of its own */
+    stage->options.url.stream.port = relay_port(stage->relay);
     open_backend(stage);
     stage->backend->ops->store_once(stage->backend, BYTES("one"), BYTES(FAILURE), 100, on_stored,
                                     stage);
