@@ -138,6 +138,12 @@ static void describe_failure(struct http_request *request, struct error *ret_err
     }
 }
 
+static bool has_no_connection(CURLcode result)
+{
+    return result == CURLE_COULDNT_CONNECT || result == CURLE_COULDNT_RESOLVE_HOST
+           || result == CURLE_SSL_CONNECT_ERROR || result == CURLE_PEER_FAILED_VERIFICATION;
+}
+
 /* Calls back once and lets the request go. */
 static void answer_request(struct http_request *request)
 {
@@ -152,6 +158,7 @@ static void answer_request(struct http_request *request)
     } else {
         describe_failure(request, &error);
         answer.error = &error;
+        answer.is_unsent = has_no_connection(request->result);
     }
     struct buffer body = request->body;
     request->body = (struct buffer){.max_bytes = body.max_bytes};

@@ -47,7 +47,8 @@ struct http_answer {
     struct bytes body;      /* borrowed until the callback returns; empty for streams */
     int64_t retry_after_ms; /* of a Retry-After header in seconds; -1 without one */
     const struct error
-        *error; /* kind TEMPORARY, TIMEOUT or TOO_LARGE when status is 0, else NULL */
+        *error;     /* kind TEMPORARY, TIMEOUT or TOO_LARGE when status is 0, else NULL */
+    bool is_unsent; /* there was no connection: nothing of it has reached the server */
 };
 
 /* Called once from the loop, also after a failure; not after http_client_cancel. */

@@ -200,7 +200,7 @@ static void on_posted(void *context, const struct kubernetes_answer *answer)
         try_later(submission, answer->retry_after_ms);
         break;
     case KUBERNETES_BUSY:
-        submission->request->may_have_job = true; /* only the answer may be lost */
+        submission->request->may_have_job |= answer->may_be_done;
         try_later(submission, answer->retry_after_ms);
         break;
     case KUBERNETES_CONFLICT:

@@ -177,6 +177,8 @@ static void on_http_answer(void *context, const struct http_answer *http)
     answer.retry_after_ms = retry_after_of(http, answer.body);
     answer.verdict = kubernetes_verdict_of(&answer, http->error, call->has_name);
     believe_or_doubt(api, &answer);
+    answer.may_be_done =
+        http->status >= STATUS_SERVER_FAULTS || (!http->status && !http->is_unsent);
     if (http->status == STATUS_UNAUTHORIZED) {
         api->has_read_token = false;
     }

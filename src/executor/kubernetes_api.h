@@ -42,6 +42,7 @@ struct kubernetes_answer {
     struct json body;       /* an object, or JSON_TYPE_ABSENT */
     const char *message;    /* the API's sentence, or why there was no answer; never NULL */
     int64_t retry_after_ms; /* what the server asked for, at most a minute; -1: nothing */
+    bool may_be_done; /* not DONE, and yet the server may have done, or may do, what it was asked */
 };
 
 typedef void(kubernetes_answer_fn)(void *context, const struct kubernetes_answer *answer);

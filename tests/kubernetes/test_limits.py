@@ -207,6 +207,30 @@ def test_a_job_that_the_worker_does_not_know_of_is_terminated_once(
     assert len(job_watch.of_task(result.id)) == (lost == "answer")
 
 
+def test_a_task_without_a_job_is_revoked_while_the_api_is_away(
+    *,
+    start_worker: StartWorker,
+    client: Celery,
+    cluster: Cluster,
+    job_watch: JobWatch,
+    broker: redis.Redis,
+    make_proxy: Callable[[int], GateProxy],
+    tmp_path: Path,
+) -> None:
+    api = make_proxy(urlsplit(cluster.url).port or 0)
+    worker = start_worker({"pods.nap": write_template(tmp_path, "nap")}, api_port=api.port)
+    api.close()
+    worker.wait_log("Trying again in")
+    result = send(client, "pods.nap", 1)
+    worker.wait_log(r"\] received")
+    terminate(client, result)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=10)
+    wait_for(lambda: not broker.exists(f"petiole:jobs:{TENANT}", "unacked"), 10, "no receipt")
+    job_watch.sync()
+    assert not job_watch.of_task(result.id)
+
+
 def test_a_message_that_comes_back_and_its_job_are_terminated_as_one(
     *,
     start_worker: StartWorker,

@@ -25,6 +25,7 @@ struct fixture {
     int status;
     int64_t retry_after_ms;
     enum error_kind error_kind;
+    bool is_unsent;
     char body[REQUEST_BYTES];
     size_t body_bytes;
     char pieces[REQUEST_BYTES];
@@ -107,6 +108,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     f->status = answer->status;
     f->retry_after_ms = answer->retry_after_ms;
     f->error_kind = answer->error ? answer->error->kind : ERROR_NONE;
+    f->is_unsent = answer->is_unsent;
     f->body_bytes = answer->body.length;
     if (answer->body.length > 0) {
         assert_true(answer->body.length < sizeof(f->body));
@@ -220,6 +222,7 @@ static void tells_a_cut_answer_from_a_whole_one(void **state)
     run_until_answers(f, 1);
     assert_int_equal(0, f->status);
     assert_int_equal(ERROR_TEMPORARY, f->error_kind);
+    assert_false(f->is_unsent);
 }
 
 static void gives_up_on_a_silent_server(void **state)
@@ -228,6 +231,7 @@ static void gives_up_on_a_silent_server(void **state)
     (void)send_call(f, (struct http_call){.timeout_ms = 50}, "/silent", NULL);
     run_until_answers(f, 1);
     assert_int_equal(ERROR_TIMEOUT, f->error_kind);
+    assert_false(f->is_unsent);
 }
 
 static void says_when_nobody_listens(void **state)
@@ -238,6 +242,7 @@ static void says_when_nobody_listens(void **state)
     (void)http_client_send(f->client, &call, NULL, on_answer, f);
     run_until_answers(f, 1);
     assert_int_equal(ERROR_TEMPORARY, f->error_kind);
+    assert_true(f->is_unsent);
 }
 
 static void hands_up_pieces_before_the_end(void **state)

@@ -27,6 +27,7 @@ struct fixture {
     /* what came */
     int answers;
     enum kubernetes_verdict verdict;
+    bool may_be_done;
     int64_t retry_after_ms;
     char message[TEXT_BYTES];
     char body_text[TEXT_BYTES];
@@ -103,6 +104,7 @@ static void on_answer(void *context, const struct kubernetes_answer *answer)
     struct fixture *f = context;
     f->answers++;
     f->verdict = answer->verdict;
+    f->may_be_done = answer->may_be_done;
     f->retry_after_ms = answer->retry_after_ms;
     (void)snprintf(f->message, sizeof(f->message), "%s", answer->message);
     (void)snprintf(f->body_text, sizeof(f->body_text), "%.*s", BYTES_FORMAT(answer->body.text));
@@ -194,11 +196,13 @@ static void gives_the_sentence_and_the_wait(void **state)
     f->body = "";
     ask(f, "GET", NULL, NULL, NULL);
     assert_string_equal("the API server answered 504", f->message);
+    assert_true(f->may_be_done);
     assert_int_equal(-1, f->retry_after_ms);
     f->head = "HTTP/1.1 429 Busy\r\nRetry-After: 1\r\nContent-Length: 5\r\n\r\n";
     f->body = "busy\n";
     ask(f, "GET", NULL, NULL, NULL);
     assert_string_equal("busy", f->message);
+    assert_false(f->may_be_done);
     assert_int_equal(1000, f->retry_after_ms);
 }
 
