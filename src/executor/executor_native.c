@@ -250,14 +250,15 @@ static void finish_early(struct native_run *run)
     loop_defer(run->executor->loop, &run->executor->early_call);
 }
 
-/* Gives a running body up and reports `outcome`. When it has just ended, on_done reports. */
+/* Asks a running body to end, gives it up and reports `outcome`. When it has just ended, on_done
+ * reports. */
 static void give_up(struct native_run *run, struct outcome *outcome)
 {
     struct executor_native *native = run->executor;
     struct request *request = run->request;
     outcome->runtime_s = (double)(loop_now_ms(native->loop) - run->begun_ms) / MS_PER_S;
     detach_run(run);
-    if (native_pool_abandon(native->pool, &run->job)) {
+    if (native_pool_abandon(native->pool, &run->job, PETIOLE_TERMINATED)) {
         finish_request(native, request, outcome);
         tell_free_slots(native);
     } else {
@@ -332,7 +333,6 @@ static void on_timer(void *context)
     } else {
         double limit_s = executor_hard_limit_s(run->request);
         notice_limit(run, LOG_ERROR, "Hard", limit_s);
-        native_pool_cancel(run->executor->pool, &run->job, PETIOLE_TERMINATED);
         executor_timed_out(run->request->arena, limit_s, &outcome);
         give_up(run, &outcome);
     }

@@ -445,32 +445,39 @@ bool native_pool_withdraw(struct native_pool *pool, struct native_job *job)
     return is_queued;
 }
 
-void native_pool_cancel(struct native_pool *pool, struct native_job *job, int reason)
+/* Called with the lock. */
+static void tell_cancelled(struct native_job *job, int reason)
 {
-    lock_pool(pool);
     atomic_store_explicit(&job->cancel_reason, reason, memory_order_relaxed);
     if (job->thread) {
         (void)pthread_cond_signal(&job->thread->is_cancelled);
     }
+}
+
+void native_pool_cancel(struct native_pool *pool, struct native_job *job, int reason)
+{
+    lock_pool(pool);
+    tell_cancelled(job, reason);
     unlock_pool(pool);
 }
 
-bool native_pool_abandon(struct native_pool *pool, struct native_job *job)
+bool native_pool_abandon(struct native_pool *pool, struct native_job *job, int reason)
 {
     lock_pool(pool);
     struct native_thread *thread = job->thread;
-    if (thread) {
-        thread->is_abandoned = true;
-        pool->abandoned_count++;
-    }
-    unlock_pool(pool);
     if (!thread) {
+        unlock_pool(pool);
         return false;
     }
+    /* Without the lock, both may be gone. */
+    tell_cancelled(job, reason);
+    thread->is_abandoned = true;
+    pool->abandoned_count++;
     pool->untold_count -= job->is_begun_told ? 0 : 1;
     list_remove(&thread->node);
     pool->live_count--;
     (void)pthread_detach(thread->handle);
+    unlock_pool(pool);
     fill_threads(pool);
     arm_check(pool);
     return true;

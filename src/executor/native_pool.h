@@ -79,9 +79,10 @@ bool native_pool_withdraw(struct native_pool *pool, struct native_job *job);
 /* Sets the job's flag to `reason` (not 0) and ends its native_pool_wait. */
 void native_pool_cancel(struct native_pool *pool, struct native_job *job, int reason);
 
-/* Gives up a job that has begun; it is not the owner's any more. False when it has ended in the
- * meantime, then on_done still comes. Another thread is started. */
-bool native_pool_abandon(struct native_pool *pool, struct native_job *job);
+/* Gives up a job that has begun, and cancels it with `reason` in the same step, so that its answer to
+ * that is not heard; it is not the owner's any more. False when it has ended in the meantime, then
+ * on_done still comes. Another thread is started. */
+bool native_pool_abandon(struct native_pool *pool, struct native_job *job, int reason);
 
 /* How many threads could not be replaced yet, for want of resources; tried again every second. */
 size_t native_pool_missing_threads(const struct native_pool *pool);

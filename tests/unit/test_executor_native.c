@@ -16,6 +16,7 @@
 
 #define THREAD_COUNT 2
 #define FLOOD_COUNT  20000
+#define RACE_COUNT   200
 
 struct fixture {
     struct executor_fixture common;
@@ -289,6 +290,21 @@ static void test_hard_limit_gives_the_thread_up(void **state)
     assert_int_equal(fixture->common.finished_count, finished_count + 1);
 }
 
+/* A body that ends as soon as it is asked to has no say in why it ended. */
+static void test_hard_limit_of_one_that_listens(void **state)
+{
+    struct fixture *fixture = *state;
+    for (size_t i = 0; i < RACE_COUNT; i++) {
+        struct executor_record *record =
+            executor_fixture_record(&fixture->common, "petiole.sample.sleep", "[1000]", "{}");
+        record->request.message.hard_limit_s = 0.001;
+        executor_fixture_run(record);
+        executor_fixture_assert_exception(record, OUTCOME_FAILURE, "billiard.exceptions",
+                                          "TimeLimitExceeded", "[0.001]");
+        executor_fixture_free_record(&record);
+    }
+}
+
 static void test_cancel_of_a_running_task(void **state)
 {
     struct fixture *fixture = *state;
@@ -457,6 +473,7 @@ int main(void)
         TEST(test_log_becomes_a_notice),
         TEST(test_soft_limit_is_heard),
         TEST(test_hard_limit_gives_the_thread_up),
+        TEST(test_hard_limit_of_one_that_listens),
         TEST(test_cancel_of_a_running_task),
         TEST(test_cancel_before_it_begins),
         TEST(test_cancel_of_a_queued_task),

@@ -203,9 +203,9 @@ static void test_abandoned_thread_is_replaced(void **state)
     work_init(&stuck, run_until_allowed);
     work_init(&next, run_nap);
     native_pool_submit(fixture->pool, &stuck.job);
-    assert_false(native_pool_abandon(fixture->pool, &next.job));
+    assert_false(native_pool_abandon(fixture->pool, &next.job, 1));
     wait_count(fixture, &fixture->begun_count, 1);
-    assert_true(native_pool_abandon(fixture->pool, &stuck.job));
+    assert_true(native_pool_abandon(fixture->pool, &stuck.job, 1));
     assert_int_equal(native_pool_missing_threads(fixture->pool), 0);
     native_pool_submit(fixture->pool, &next.job);
     wait_count(fixture, &fixture->done_count, 1);
@@ -221,7 +221,7 @@ static void test_pool_outlives_its_owner_while_a_thread_is_stuck(void **state)
     work_init(&stuck, run_until_allowed);
     native_pool_submit(fixture->pool, &stuck.job);
     wait_count(fixture, &fixture->begun_count, 1);
-    assert_true(native_pool_abandon(fixture->pool, &stuck.job));
+    assert_true(native_pool_abandon(fixture->pool, &stuck.job, 1));
     while (!native_pool_close(&fixture->pool)) {
         loop_run_once(fixture->loop, true);
     }
