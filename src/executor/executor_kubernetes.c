@@ -245,6 +245,7 @@ struct executor *executor_kubernetes_new(struct loop *loop,
     list_init(&executor->farewells);
     list_init(&executor->completions);
     list_init(&executor->checks);
+    list_init(&executor->take_overs);
     if (load_templates(executor, reterr)) {
         executor->api =
             kubernetes_api_new(loop, options->kubeconfig, options->namespace_name, reterr);

@@ -123,6 +123,8 @@ void executor_kubernetes_see_job(struct executor_kubernetes *executor, struct js
             (void)snprintf(entry->owner, sizeof(entry->owner), "%.*s", BYTES_FORMAT(job.owner));
             entry->owner_seen_ms = loop_now_ms(executor->loop);
         }
+        (void)snprintf(entry->version, sizeof(entry->version), "%.*s",
+                       BYTES_FORMAT(job.resource_version));
         bool was_there = entry->exists;
         bool was_foreign = was_there && !entry->is_mine;
         entry->exists = true;

@@ -32,26 +32,33 @@ static void end_check(struct check *check)
     memory_free(&check);
 }
 
-static struct check *new_check(struct executor_kubernetes *executor, struct bytes name)
+static struct check *new_check(struct executor_kubernetes *executor, struct list *checks,
+                               struct bytes name)
 {
     struct check *check = memory_new(sizeof(*check));
     check->executor = executor;
     memcpy(check->name, name.data,
            name.length < sizeof(check->name) ? name.length : sizeof(check->name) - 1);
-    list_append(&executor->checks, &check->node);
+    list_append(checks, &check->node);
     return check;
 }
 
-void executor_kubernetes_end_checks(struct executor_kubernetes *executor)
+static void end_checks_of(struct list *checks)
 {
     struct list_node *node = NULL;
-    while ((node = list_first(&executor->checks)) != NULL) {
+    while ((node = list_first(checks)) != NULL) {
         struct check *check = list_entry(node, struct check, node);
         if (check->on_found) {
             check->on_found(check->context, false, false);
         }
         end_check(check);
     }
+}
+
+void executor_kubernetes_end_checks(struct executor_kubernetes *executor)
+{
+    end_checks_of(&executor->checks);
+    end_checks_of(&executor->take_overs);
 }
 
 /* Receipts */
@@ -77,7 +84,7 @@ void executor_kubernetes_check_receipt(struct executor *base, struct bytes job_n
                                        void *context)
 {
     struct executor_kubernetes *executor = executor_kubernetes_of(base);
-    struct check *check = new_check(executor, job_name);
+    struct check *check = new_check(executor, &executor->checks, job_name);
     check->on_found = on_found;
     check->context = context;
     check->call = kubernetes_api_call(
@@ -95,7 +102,7 @@ static void end_take_over(struct check *check)
 {
     struct executor_kubernetes *executor = check->executor;
     end_check(check);
-    if (list_is_empty(&executor->checks) && executor->has_taken_over && !executor->is_closing
+    if (list_is_empty(&executor->take_overs) && executor->has_taken_over && !executor->is_closing
         && executor_kubernetes_is_owner(executor)) {
         take_over(executor);
     }
@@ -112,33 +119,22 @@ static void on_taken(void *context, const struct kubernetes_answer *answer)
     end_take_over(check); /* a conflict: somebody else was first, and the watch will say so */
 }
 
-static void on_orphan(void *context, const struct kubernetes_answer *answer)
+/* Asks for the Job as it was seen last: the API refuses when anything of it has changed since. */
+static void ask_for(struct executor_kubernetes *executor, const struct job_entry *entry)
 {
-    struct check *check = context;
-    struct executor_kubernetes *executor = check->executor;
-    struct arena *arena = arena_new(1024);
-    struct kubernetes_job job = {.is_managed = false};
-    check->call = NULL;
-    if (answer->verdict == KUBERNETES_DONE) {
-        kubernetes_job_read(answer->body, arena, &job);
-    }
-    struct job_entry *entry = executor_kubernetes_find(executor, bytes_from_text(check->name));
-    if (job.is_managed && !job.is_reported && entry && bytes_equal_text(job.owner, entry->owner)) {
-        struct buffer patch;
-        buffer_init(&patch, 1024);
-        kubernetes_job_append_owner(&patch, executor->options.instance_id, job.resource_version);
-        check->call =
-            kubernetes_api_call(executor->api,
-                                &(struct kubernetes_request){.method = "PATCH",
-                                                             .resource = EXECUTOR_KUBERNETES_JOBS,
-                                                             .name = check->name,
-                                                             .body = buffer_view(&patch)},
-                                on_taken, check);
-        buffer_fini(&patch);
-    } else {
-        end_take_over(check);
-    }
-    arena_free(&arena);
+    struct check *check = new_check(executor, &executor->take_overs, bytes_from_text(entry->name));
+    struct buffer patch;
+    buffer_init(&patch, 1024);
+    kubernetes_job_append_owner(&patch, executor->options.instance_id,
+                                bytes_from_text(entry->version));
+    check->call =
+        kubernetes_api_call(executor->api,
+                            &(struct kubernetes_request){.method = "PATCH",
+                                                         .resource = EXECUTOR_KUBERNETES_JOBS,
+                                                         .name = check->name,
+                                                         .body = buffer_view(&patch)},
+                            on_taken, check);
+    buffer_fini(&patch);
 }
 
 bool executor_kubernetes_has_run_out(const struct executor_kubernetes *executor, const char *owner)
@@ -156,27 +152,29 @@ static bool is_orphan(const struct executor_kubernetes *executor, const struct j
            && executor_kubernetes_has_run_out(executor, entry->owner);
 }
 
-/* Begins to take over the Jobs of workers that are gone. */
-static void take_over(struct executor_kubernetes *executor)
+/* Begins to take over Jobs of workers that are gone, those that have finished or those that have
+ * not, until `limit` are on their way. */
+static void take_over_some(struct executor_kubernetes *executor, bool is_finished, size_t limit)
 {
     size_t position = 0;
-    size_t begun = 0;
     const struct job_entry *entry = NULL;
-    if (!list_is_empty(&executor->checks)) {
-        return; /* the last round is not over */
-    }
-    executor->has_taken_over = false;
-    while (begun < MAX_TAKE_OVERS
+    while (executor->take_over_count < limit
            && (entry = executor_kubernetes_next(executor, &position)) != NULL) {
-        if (!is_orphan(executor, entry)) {
-            continue;
+        if (entry->is_finished == is_finished && is_orphan(executor, entry)) {
+            executor->take_over_count++;
+            ask_for(executor, entry);
         }
-        struct check *check = new_check(executor, bytes_from_text(entry->name));
-        check->call = kubernetes_api_call(
-            executor->api,
-            &(struct kubernetes_request){.resource = EXECUTOR_KUBERNETES_JOBS, .name = check->name},
-            on_orphan, check);
-        begun++;
+    }
+}
+
+/* A round: results that wait come first. */
+static void take_over(struct executor_kubernetes *executor)
+{
+    if (list_is_empty(&executor->take_overs)) { /* the last round is over */
+        executor->has_taken_over = false;
+        executor->take_over_count = 0;
+        take_over_some(executor, true, MAX_TAKE_OVERS);
+        take_over_some(executor, false, MAX_TAKE_OVERS);
     }
 }
 
@@ -207,7 +205,7 @@ static void delete_lease(struct executor_kubernetes *executor, struct bytes owne
 {
     char name[64];
     (void)snprintf(name, sizeof(name), LEASE_HEAD "%.*s", BYTES_FORMAT(owner));
-    struct check *check = new_check(executor, owner);
+    struct check *check = new_check(executor, &executor->checks, owner);
     check->call = kubernetes_api_call(
         executor->api,
         &(struct kubernetes_request){

@@ -48,6 +48,7 @@ struct pod_facts {
 struct job_entry {
     char name[JOB_NAME_SIZE];
     char owner[24];                /* instance id */
+    char version[24];              /* resourceVersion, as it was seen last */
     struct pod_facts *pod;         /* owned; NULL: nothing worth keeping */
     struct job_follower *follower; /* owned; NULL: its log is not followed */
     int64_t running_since_ms;      /* its pod, as far as we saw; 0: it does not run */
@@ -103,7 +104,9 @@ struct executor_kubernetes {
     size_t submission_count;
     struct list farewells;   /* reported Jobs on their way out */
     struct list completions; /* finished Jobs being read */
-    struct list checks;      /* receipts being looked for, and take-overs */
+    struct list checks;      /* receipts being looked for */
+    struct list take_overs;  /* the round that is under way */
+    size_t take_over_count;  /* begun in it */
 
     struct kubernetes_watch *jobs_watch;
     struct kubernetes_watch *pods_watch;
