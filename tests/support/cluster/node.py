@@ -193,6 +193,8 @@ state = "{self.directory}/state"
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "syncFrequency": "5s",
+            # How old the use of a volume may be that the kubelet goes by; a minute by default.
+            "volumeStatsAggPeriod": "2s",
             "tlsCertFile": f"{pki}/server.crt",
             "tlsPrivateKeyFile": f"{pki}/server.key",
         }
