@@ -170,11 +170,12 @@ static void on_http_answer(void *context, const struct http_answer *http)
     }
     char message[MAX_MESSAGE_BYTES] = "";
     bool is_done = http->status >= STATUS_OK && http->status < STATUS_REDIRECT;
+    answer.retry_after_ms = -1;
     if (!is_done) {
         describe(http, answer.body, message);
+        answer.retry_after_ms = retry_after_of(http, answer.body);
     }
     answer.message = message;
-    answer.retry_after_ms = retry_after_of(http, answer.body);
     answer.verdict = kubernetes_verdict_of(&answer, http->error, call->has_name);
     believe_or_doubt(api, &answer);
     answer.may_be_done =

@@ -278,9 +278,9 @@ static int64_t number_of(struct bytes text)
     return number;
 }
 
-static bool has_condition(struct json status, const char *type, struct arena *arena)
+static bool has_condition(struct json conditions, const char *type, struct arena *arena)
 {
-    struct json_walk walk = json_walk(json_get(status, "conditions"));
+    struct json_walk walk = json_walk(conditions);
     struct json condition;
     while (json_next_element(&walk, &condition)) {
         if (bytes_equal_text(text_of(condition, "type", arena), type)) {
@@ -290,35 +290,107 @@ static bool has_condition(struct json status, const char *type, struct arena *ar
     return false;
 }
 
-void kubernetes_job_read(struct json object, struct arena *arena, struct kubernetes_job *ret_job)
+static struct bytes plain(struct json value, struct arena *arena)
 {
-    struct json metadata = json_get(object, "metadata");
-    struct json status = json_get(object, "status");
-    struct json labels = json_get(metadata, "labels");
-    struct json annotations = json_get(metadata, "annotations");
+    struct bytes text = {NULL, 0};
+    (void)!json_text(value, arena, &text);
+    return text;
+}
+
+static void read_labels(struct json labels, struct arena *arena, struct kubernetes_job *job)
+{
+    enum {
+        OWNER,
+        MANAGED_BY,
+        COUNT
+    };
+
+    static const char *const names[COUNT] = {LABEL("owner"), "app.kubernetes.io/managed-by"};
+    struct json found[COUNT];
+    json_pick(labels, names, COUNT, found);
+    job->owner = plain(found[OWNER], arena);
+    job->is_managed = bytes_equal(plain(found[MANAGED_BY], arena), BYTES("petiole"));
+}
+
+static void read_annotations(struct json annotations, struct arena *arena,
+                             struct kubernetes_job *job)
+{
+    enum {
+        TASK_ID,
+        TASK_NAME,
+        DIGEST,
+        TAG,
+        RECORD,
+        REPORTED,
+        ATTEMPT,
+        FOLLOWS,
+        COUNT
+    };
+
+    static const char *const names[COUNT] = {
+        LABEL("task-id"), LABEL("task-name"), LABEL("digest"),  LABEL("delivery-tag"),
+        LABEL("message"), LABEL("reported"),  LABEL("attempt"), LABEL("follows"),
+    };
+    struct json found[COUNT];
+    json_pick(annotations, names, COUNT, found);
+    job->task_id = plain(found[TASK_ID], arena);
+    job->task_name = plain(found[TASK_NAME], arena);
+    job->digest = plain(found[DIGEST], arena);
+    job->tag = plain(found[TAG], arena);
+    job->record = plain(found[RECORD], arena);
+    job->is_reported = bytes_equal(plain(found[REPORTED], arena), BYTES("true"));
+    job->attempt = number_of(plain(found[ATTEMPT], arena));
+    job->follows = plain(found[FOLLOWS], arena);
+}
+
+static void read_metadata(struct json metadata, struct arena *arena, struct kubernetes_job *job)
+{
+    enum {
+        NAME,
+        VERSION,
+        LABELS,
+        ANNOTATIONS,
+        DELETED,
+        COUNT
+    };
+
+    static const char *const names[COUNT] = {"name", "resourceVersion", "labels", "annotations",
+                                             "deletionTimestamp"};
+    struct json found[COUNT];
+    json_pick(metadata, names, COUNT, found);
+    job->name = plain(found[NAME], arena);
+    job->resource_version = plain(found[VERSION], arena);
+    job->is_deleted = !json_is_unset(found[DELETED]);
+    read_labels(found[LABELS], arena, job);
+    read_annotations(found[ANNOTATIONS], arena, job);
+    job->is_managed = job->is_managed && job->record.length > 0 && job->task_id.length > 0;
+}
+
+static void read_status(struct json status, struct arena *arena, struct kubernetes_job *job)
+{
+    struct json conditions = json_get(status, "conditions");
     int64_t active = 0;
     (void)!json_int64(json_get(status, "active"), &active);
-    *ret_job = (struct kubernetes_job){
-        .name = text_of(metadata, "name", arena),
-        .resource_version = text_of(metadata, "resourceVersion", arena),
-        .owner = text_of(labels, LABEL("owner"), arena),
-        .task_id = text_of(annotations, LABEL("task-id"), arena),
-        .task_name = text_of(annotations, LABEL("task-name"), arena),
-        .digest = text_of(annotations, LABEL("digest"), arena),
-        .tag = text_of(annotations, LABEL("delivery-tag"), arena),
-        .record = text_of(annotations, LABEL("message"), arena),
-        .is_reported = bytes_equal(text_of(annotations, LABEL("reported"), arena), BYTES("true")),
-        .attempt = number_of(text_of(annotations, LABEL("attempt"), arena)),
-        .follows = text_of(annotations, LABEL("follows"), arena),
-        .is_complete = has_condition(status, "Complete", arena),
-        .is_failing = has_condition(status, "FailureTarget", arena),
-        .is_active = active > 0,
-        .is_deleted = !json_is_unset(json_get(metadata, "deletionTimestamp")),
+    job->is_active = active > 0;
+    job->is_complete = has_condition(conditions, "Complete", arena);
+    job->is_failing = has_condition(conditions, "FailureTarget", arena);
+    job->is_finished = job->is_complete || has_condition(conditions, "Failed", arena);
+}
+
+void kubernetes_job_read(struct json object, struct arena *arena, struct kubernetes_job *ret_job)
+{
+    enum {
+        METADATA,
+        STATUS,
+        COUNT
     };
-    ret_job->is_finished = ret_job->is_complete || has_condition(status, "Failed", arena);
-    ret_job->is_managed =
-        bytes_equal(text_of(labels, "app.kubernetes.io/managed-by", arena), BYTES("petiole"))
-        && ret_job->record.length > 0 && ret_job->task_id.length > 0;
+
+    static const char *const names[COUNT] = {"metadata", "status"};
+    struct json found[COUNT];
+    json_pick(object, names, COUNT, found);
+    *ret_job = (struct kubernetes_job){.is_managed = false};
+    read_metadata(found[METADATA], arena, ret_job);
+    read_status(found[STATUS], arena, ret_job);
 }
 
 void kubernetes_job_append_reported(struct buffer *patch, int64_t ttl_s)

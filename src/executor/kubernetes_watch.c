@@ -178,11 +178,10 @@ static void ask_for_page(struct kubernetes_watch *watch)
 
 /* Watch */
 
-static bool is_type(struct json event, const char *type)
+static bool is_type(struct json type, const char *name)
 {
-    struct bytes text = json_get(event, "type").text;
-    size_t length = strlen(type);
-    return text.length == length + 2 && memcmp(text.data + 1, type, length) == 0;
+    size_t length = strlen(name);
+    return type.text.length == length + 2 && memcmp(type.text.data + 1, name, length) == 0;
 }
 
 /* An ERROR event, whose object is a Status, or a line that is no event: the rest of this watch is
@@ -195,20 +194,31 @@ static void abandon(struct kubernetes_watch *watch)
 
 static void on_line(void *context, struct bytes line)
 {
+    enum {
+        TYPE,
+        OBJECT,
+        COUNT
+    };
+
+    static const char *const names[COUNT] = {"type", "object"};
     struct kubernetes_watch *watch = context;
     struct json event;
-    if (!json_parse(line, &event, NULL) || is_type(event, "ERROR")) {
+    struct json found[COUNT] = {{JSON_TYPE_ABSENT, {NULL, 0}}};
+    bool is_event = json_parse(line, &event, NULL);
+    if (is_event) {
+        json_pick(event, names, COUNT, found);
+    }
+    if (!is_event || is_type(found[TYPE], "ERROR")) {
         abandon(watch);
         return;
     }
-    struct json object = json_get(event, "object");
     watch->has_seen_change = true;
     watch->failures = 0;
-    note_version(watch, object);
-    if (is_type(event, "DELETED")) {
-        (void)tell_object(watch, watch->events->on_deleted, object);
-    } else if (is_type(event, "ADDED") || is_type(event, "MODIFIED")) {
-        (void)tell_object(watch, watch->events->on_object, object);
+    note_version(watch, found[OBJECT]);
+    if (is_type(found[TYPE], "DELETED")) {
+        (void)tell_object(watch, watch->events->on_deleted, found[OBJECT]);
+    } else if (is_type(found[TYPE], "ADDED") || is_type(found[TYPE], "MODIFIED")) {
+        (void)tell_object(watch, watch->events->on_object, found[OBJECT]);
     }
 }
 
