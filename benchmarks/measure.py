@@ -31,6 +31,10 @@ from waiting import wait_for
 OURS = "petiole"
 PREFORK = "celery-prefork"
 SOLO = "celery-solo"
+# Of Jobs: plain requests, and Celery workers with the package `kubernetes` (jobs.py).
+RAW = "raw-posts"
+SHARED = "python-shared-watch"
+THREADS = "python-watch-per-job"
 TASK = "petiole.sample.add"
 META = "celery-task-meta-"
 CORES = len(os.sched_getaffinity(0))
@@ -40,7 +44,7 @@ RTT_S = 0.002
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; `slow_messages` are for 2 ms of round trip."""
+    """How much of everything; `slow_messages` are for 2 ms of round trip, `jobs` in flight."""
 
     runs: int
     messages: dict[str, int]
@@ -50,6 +54,9 @@ class Scale:
     idle_tasks: int
     idle_s: float
     latency_samples: int
+    job_runs: int
+    jobs: dict[str, int]
+    job_reports: int
 
 
 FULL = Scale(
@@ -61,6 +68,9 @@ FULL = Scale(
     idle_tasks=1_000,
     idle_s=60.0,
     latency_samples=200,
+    job_runs=3,
+    jobs={OURS: 10_000, RAW: 2_000, SHARED: 1_000, THREADS: 400},
+    job_reports=200,
 )
 QUICK = Scale(
     runs=1,
@@ -71,6 +81,9 @@ QUICK = Scale(
     idle_tasks=100,
     idle_s=2.0,
     latency_samples=20,
+    job_runs=1,
+    jobs={OURS: 300, RAW: 200, SHARED: 60, THREADS: 60},
+    job_reports=40,
 )
 
 
@@ -334,7 +347,8 @@ def latency(scale: Scale) -> list[Row]:
     return rows
 
 
-MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
+Measurement = Callable[[Scale], list[Row]]
+MEASUREMENTS: dict[str, Measurement] = {
     "throughput": throughput,
     "idle-memory": idle_memory,
     "start": start_to_first_result,
@@ -342,10 +356,10 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
 }
 
 
-def measure_all(scale: Scale, only: list[str]) -> list[Row]:
+def measure_all(measurements: dict[str, Measurement], scale: Scale, only: list[str]) -> list[Row]:
     """Make the measurements named in `only`, or all."""
     rows: list[Row] = []
-    for name, function in MEASUREMENTS.items():
+    for name, function in measurements.items():
         if not only or name in only:
             print(f"bench: {name}", flush=True)
             rows += function(scale)

@@ -66,6 +66,7 @@ def versions() -> dict[str, str]:
         "petiole": own.stdout.strip(),
         "celery": version("celery"),
         "kombu": version("kombu"),
+        "kubernetes (Python)": version("kubernetes"),
         "redis-py": version("redis"),
         "redis-server": redis.stdout.split("v=")[1].split()[0],
         "python": platform.python_version(),

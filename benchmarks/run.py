@@ -28,7 +28,7 @@ def enter_environment() -> None:
     """Go on under the Python that has Celery and the Redis client, made when it is missing."""
     if os.environ.get(IN_ENVIRONMENT):
         return
-    command = [sys.executable, str(SUPPORT / "python_env.py"), "newest"]
+    command = [sys.executable, str(SUPPORT / "python_env.py"), "bench"]
     python = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     os.environ[IN_ENVIRONMENT] = python
     os.execv(python, [python, *sys.argv])  # noqa: S606  (no shell is wanted)
@@ -46,10 +46,13 @@ def main() -> int:
     enter_environment()
     sys.path[:0] = [str(SUPPORT), str(SUPPORT / "cluster"), str(TOP / "tests" / "integration")]
 
-    import measure  # noqa: PLC0415  (needs the environment and the path)
+    import jobs  # noqa: PLC0415  (needs the environment and the path)
+    import measure  # noqa: PLC0415
     import report  # noqa: PLC0415
 
-    rows = measure.measure_all(measure.QUICK if options.quick else measure.FULL, options.only)
+    measurements = measure.MEASUREMENTS | {"jobs": jobs.jobs}
+    scale = measure.QUICK if options.quick else measure.FULL
+    rows = measure.measure_all(measurements, scale, options.only)
     print(report.table(rows))
     output = options.output
     if output is None and not options.quick and not options.only:

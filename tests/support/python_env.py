@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make, once, the virtual environment that a test suite needs and print its Python.
 
-    python3 tests/support/python_env.py NAME      NAME is `newest`, `oldest` or `demo`
+    python3 tests/support/python_env.py NAME      NAME is `newest`, `oldest`, `demo` or `bench`
 
 Prints the absolute path of the environment's interpreter on stdout, progress on stderr. Exits 0,
 or 1 with one sentence when the environment could not be made. `requirements-NAME.txt` beside this
@@ -24,7 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("newest", "oldest", "demo")
+NAMES = ("newest", "oldest", "demo", "bench")
 MARKER = ".complete"
 INSTALL_TIMEOUT_S = 1800
 

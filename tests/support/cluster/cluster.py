@@ -186,6 +186,11 @@ class Cluster:
         )
         self._wait_until_ready("kube-apiserver")
 
+    def kill_controllers(self) -> None:
+        """Kill the controller manager for good: objects stay as the API server got them."""
+        self._must_be_owned()
+        self._kill("kube-controller-manager")
+
     def restart_apiserver(self) -> None:
         """Kill the API server and start it again: watches break, old versions are gone."""
         self.kill_apiserver()
