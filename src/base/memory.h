@@ -36,6 +36,11 @@ void memory_free_at(void *pointer_to_storage);
 /* Gives what is free back to the system, for a process that rests after work. */
 void memory_trim(void);
 
+/* Unmaps all pages of code and constants, of the program and its libraries: those that only the start
+ * needed do not come back, the others do when they are used, from the page cache. Breakpoints of a
+ * debugger go with them. */
+void memory_forget_start(void);
+
 /* For locals: `char *text CLEANUP(memory_free_at) = ...`. */
 
 /* Arena */

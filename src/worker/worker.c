@@ -432,8 +432,13 @@ static void on_trim(void *context)
     struct worker *worker = context;
     worker->trim_timer = (struct timer){.on_due = on_trim, .context = worker};
     loop_start_timer(worker->loop, &worker->trim_timer, TRIM_EVERY_MS);
-    if (pipeline_is_idle(worker->pipeline)) {
-        memory_trim();
+    if (!pipeline_is_idle(worker->pipeline)) {
+        return;
+    }
+    memory_trim();
+    if (worker->phase == WORKER_RUNNING && !worker->has_forgotten_start) {
+        worker->has_forgotten_start = true;
+        memory_forget_start();
     }
 }
 

@@ -67,6 +67,7 @@ struct worker {
     bool has_said_ready;
     int open_parts; /* closing callbacks that are still to come */
     struct timer trim_timer;
+    bool has_forgotten_start;
     int64_t flush_ms;         /* how long closing may take to flush what is left */
     struct timer drain_timer; /* when durable executors are closed though they are not idle */
     struct timer outbox_timer;

@@ -2,6 +2,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -62,9 +64,37 @@ static void test_memory_text_and_free(void **state)
     memory_free(&text);
 }
 
+/* How much of files is mapped, in KiB. */
+static long mapped_file_kib(void)
+{
+    char line[128];
+    long kib = -1;
+    FILE *status = fopen("/proc/self/status", "r");
+    assert_non_null(status);
+    while (fgets(line, sizeof(line), status)) {
+        if (strncmp(line, "RssFile:", 8) == 0) {
+            kib = strtol(line + 8, NULL, 10);
+        }
+    }
+    assert_int_equal(fclose(status), 0);
+    return kib;
+}
+
+static void test_what_the_start_needed_is_forgotten(void **state)
+{
+    (void)state;
+    long before_kib = mapped_file_kib();
+    memory_forget_start();
+    long after_kib = mapped_file_kib();
+    assert_true(after_kib > 0);
+    assert_true(after_kib < before_kib);
+    memory_forget_start(); /* again does no harm */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_the_start_needed_is_forgotten),
         cmocka_unit_test(test_arena_gives_zeroed_aligned_memory),
         cmocka_unit_test(test_buffer_stops_at_its_maximum),
         cmocka_unit_test(test_memory_text_and_free),
