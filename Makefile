@@ -144,7 +144,7 @@ $(OBJECTS)/tests/fuzz_%: $(OBJECTS)/tests/fuzz/fuzz_%.o $(LIBRARY)
 RUN_TESTS = $(PYTHON) tests/support/run_tests.py --variant $(VARIANT)
 STAGES    = $(RUN_TESTS) --stage
 .PHONY: test check check-unit check-replay check-integration check-kubernetes $(CHECKS)
-.PHONY: asan tsan coverage crashes fuzz soak format lint demo bench deps install clean
+.PHONY: asan tsan breaks coverage crashes fuzz soak format lint demo bench deps install clean
 
 deps: ## Install the Debian packages that building and testing need
 	@tests/support/install_packages.sh test
@@ -185,6 +185,9 @@ INSTANTS ?= 500
 crashes: all ## Kill workers at every step and at INSTANTS (500) random ones (SEED=… again), and servers; prints the counts
 	@$$($(PYTHON) tests/support/python_env.py newest) -m pytest -p no:cacheprovider -s --all-steps \
 	    --instants $(INSTANTS) $(if $(SEED),--seed $(SEED)) tests/kubernetes/test_crash_harness.py
+
+breaks: ## Break one step of the worker at a time, and see that the crash harness notices
+	@$(PYTHON) tests/support/break_steps.py
 
 coverage: ## Show for each source file how many of its lines the unit tests and scenarios run
 	@find $(BUILD)/coverage -name '*.gcda' -delete 2>/dev/null || true

@@ -34,6 +34,7 @@ from waiting import wait_for
 TENANT = "tenant-admin"
 RESTORE_S = 2  # visibility_timeout
 LEASE_S = 15
+TICK_S = 5  # between two looks at the Leases
 STEP_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 120.0
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{TENANT}/leases"
@@ -215,6 +216,26 @@ class CrashHarness:
             time.sleep(chance.uniform(0.0, 1.0))  # the instant is the point
             self.kill(worker)
             self.events["random instants"] += 1
+
+    def kill_of_many(self, count: int, kills: int, chance: random.Random) -> float:
+        """Keep `count` workers on one queue, of which one after the other is killed.
+
+        Their Leases are left to run out. Returns the seconds from the last kill to the end of all
+        tasks.
+        """
+        crew = [self.start(proxied=False, jobs=3) for _ in range(count)]
+        for _ in range(kills):
+            self.send()
+            time.sleep(chance.uniform(0.0, 0.5))  # the instant is the point
+            crew.pop(chance.randrange(len(crew))).kill()
+            self.events["worker killed"] += 1
+            crew.append(self.start(proxied=False, wait=False, jobs=3))
+        begun = time.monotonic()
+        self.wait_end()
+        took_s = time.monotonic() - begun
+        for worker in crew:
+            worker.stop()
+        return took_s
 
     @contextlib.contextmanager
     def stopped(self, worker: KubernetesWorker) -> Iterator[None]:
