@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "base/keepalive.h"
@@ -66,6 +67,9 @@ static void maybe_free(struct stream *stream)
 {
     if (stream->state != STREAM_CLOSED || stream->handle_is_open || stream->is_resolving) {
         return;
+    }
+    if (stream->options.descriptor > 0) {
+        (void)close(stream->options.descriptor); /* never taken over */
     }
     stream_tls_free(&stream->tls);
     uv_freeaddrinfo(stream->addresses);
@@ -314,6 +318,20 @@ static void on_read(uv_stream_t *handle, ssize_t count, const uv_buf_t *piece)
     }
 }
 
+void stream_read_now(struct stream *stream)
+{
+    uv_os_fd_t descriptor = -1;
+    uv_buf_t piece;
+    on_allocate(&stream->handle.any, 0, &piece);
+    while (stream->state == STREAM_OPEN && uv_fileno(&stream->handle.any, &descriptor) == 0) {
+        ssize_t count = read(descriptor, piece.base, piece.len);
+        if (count <= 0) {
+            return; /* an end is told by the loop */
+        }
+        stream->events.on_data(stream->context, bytes_of(piece.base, (size_t)count));
+    }
+}
+
 /* Connecting */
 
 static void set_socket_options(struct stream *stream)
@@ -379,6 +397,26 @@ static int begin_unix(struct stream *stream)
     uv_pipe_connect(&stream->connect, &stream->handle.pipe, stream->options.unix_path,
                     on_connected);
     return 0;
+}
+
+/* Takes over the descriptor of the options. */
+static void adopt(struct stream *stream)
+{
+    int failed = uv_pipe_init(loop_uv(stream->loop), &stream->handle.pipe, 0);
+    if (!failed) {
+        stream->handle.any.data = stream;
+        stream->handle_is_open = true;
+        failed = uv_pipe_open(&stream->handle.pipe, stream->options.descriptor);
+    }
+    if (!failed) {
+        stream->options.descriptor = 0; /* the handle's now */
+        failed = uv_read_start(&stream->handle.stream, on_allocate, on_read);
+    }
+    if (failed) {
+        drop_for(stream, failed);
+        return;
+    }
+    become_open(stream);
 }
 
 static void connect_next(struct stream *stream)
@@ -450,6 +488,10 @@ static void begin(void *context)
         && !stream_tls_new(&stream->options.tls, stream->options.host, &stream->tls,
                            &stream->error)) {
         drop_for_tls(stream);
+        return;
+    }
+    if (stream->options.descriptor > 0) {
+        adopt(stream);
         return;
     }
     if (!stream->options.unix_path) {

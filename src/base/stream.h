@@ -1,5 +1,6 @@
 /*
- * One connection to a peer: TCP, unix socket or TLS over either (OpenSSL), on the loop. Bytes
+ * One connection to a peer: TCP, unix socket, TLS over either (OpenSSL), or a socket or pipe that is
+ * open already, on the loop. Bytes
  * written during one turn of the loop leave in one system call; bytes read are handed up as they
  * come. Name look-up runs on libuv's thread pool. It knows nothing of what it carries.
  */
@@ -35,6 +36,9 @@ struct stream_options {
     const char *host; /* name or address; NULL when unix_path is set */
     unsigned short port;
     const char *unix_path;
+    /* An open socket, or an end of a pipe, which the stream takes; unix_path is its name in errors,
+     * and host is NULL. 0: connect. */
+    int descriptor;
     struct stream_tls tls;
     int connect_timeout_ms; /* name look-up, connect and handshake together */
     /* What may wait to be written; beyond it the connection is dropped with TOO_LARGE. */
@@ -65,6 +69,10 @@ void stream_write(struct stream *stream, struct bytes data);
  * until the turn ends. */
 struct buffer;
 struct buffer *stream_out(struct stream *stream);
+
+/* Hands up what has arrived by now, without waiting for the loop; never drops the connection. Not for
+ * TLS, and not inside on_data. */
+void stream_read_now(struct stream *stream);
 
 /* Drops the connection without a callback and leaves NULL; the memory goes when libuv has let go
  * of it. What was written in this turn is tried once more. Accepts NULL. */

@@ -1,0 +1,184 @@
+"""A process of the worker's pool: takes tasks from its socket and runs them one after the other.
+
+It is forked by `petiole.pool`, prepares itself as a process of Celery's prefork pool does, and ends
+when the worker closes the socket. It opens no connection by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+from billiard import util as billiard_util
+from billiard.process import current_process
+from celery import states
+from celery.concurrency.prefork import process_destructor, process_initializer
+from celery.exceptions import InvalidTaskError, Reject, SoftTimeLimitExceeded
+
+from petiole import _frames, _report, _tracing
+
+EXIT_BROKEN = 1
+STDOUT, STDERR = 1, 2
+_OUTCOMES = {
+    states.SUCCESS: _frames.SUCCESS,
+    states.FAILURE: _frames.FAILURE,
+    states.RETRY: _frames.RETRY,
+    states.IGNORED: _frames.IGNORED,
+    states.REJECTED: _frames.REJECTED,
+}
+
+
+class LogHandler(logging.Handler):
+    """Hands records to the worker's log; before there is a channel, to stderr."""
+
+    channel: _frames.Channel | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record. What cannot be sent is lost, as with any log that is closed."""
+        try:
+            text = self.format(record).encode("utf-8", "backslashreplace")
+            channel = LogHandler.channel
+            if channel is not None and channel.is_own():
+                level = min(max(record.levelno // 10 - 1, 0), 4)
+                channel.send(_frames.LOG, _frames.log(level, text))
+            else:
+                os.write(STDERR, text + b"\n")
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+class Child:
+    """The tasks of one process, and what the worker hears of them."""
+
+    def __init__(self, app: Any, hostname: str, peer: socket.socket) -> None:
+        """Take the socket; nothing is sent yet."""
+        self._app = app
+        self._hostname = hostname
+        self._channel = _frames.Channel(peer)
+        self._task_id: str | None = None
+        self._document: tuple[str, bytes] = ("", b"")
+        self._is_due = False
+
+    def run(self, number: int) -> NoReturn:
+        """Prepare this process, run tasks until the worker closes, and exit."""
+        code = EXIT_BROKEN
+        try:
+            self._prepare(number)
+            self._channel.send(_frames.READY, _frames.ready(os.getpid()))
+            while (task := self._channel.receive_task()) is not None:
+                self._run_task(task)
+            code = 0
+            process_destructor(os.getpid(), code)
+            billiard_util._exit_function()
+        except SystemExit as error:
+            code = _exit_code(error)
+        except ConnectionError:
+            pass
+        except BaseException:
+            logging.getLogger("petiole.pool").critical("a process of the pool ends", exc_info=True)
+        finally:
+            _flush()
+            os._exit(code)
+
+    def store(self, task_id: str, state: str, document: bytes, is_end: bool) -> None:
+        """Take a document of Celery's backend: the end of the task is told when it has ended.
+
+        Raises:
+            OSError: The worker is gone.
+        """
+        if is_end and task_id == self._task_id:
+            self._document = (state, document)
+            return
+        texts = (task_id.encode(), state.encode(), document)
+        self._channel.send(_frames.STATE, b"".join(map(_frames.text, texts)))
+
+    def _prepare(self, number: int) -> None:
+        """Become a process of the pool (celery/concurrency/prefork.py: process_initializer)."""
+        current_process()._name = f"ForkPoolWorker-{number}"
+        LogHandler.channel = self._channel
+        billiard_util._run_after_forkers()
+        _tracing.lead_stores_to(self._app, self)
+        process_initializer(self._app, self._hostname)
+        signal.signal(signal.SIGUSR1, self._on_soft_limit)
+
+    def _on_soft_limit(self, _number: int, _frame: FrameType | None) -> None:
+        """Interrupt the task that runs; half a frame must not be left in the socket."""
+        if self._task_id is None:
+            return
+        if self._channel.is_sending():
+            self._is_due = True
+            return
+        raise SoftTimeLimitExceeded
+
+    def _run_task(self, task: list[bytes]) -> None:
+        task_id, name, request, content_type, content_encoding, body = task
+        self._document = ("", b"")
+        self._channel.send(_frames.ACCEPTED)
+        self._task_id = task_id.decode()
+        try:
+            ending = _tracing.run(
+                self._app,
+                name.decode(),
+                self._task_id,
+                _tracing.parse_request(request),
+                _tracing.decode(body, content_type.decode(), content_encoding.decode()),
+            )
+        except Exception as error:
+            ending = _tracing.Ending(states.FAILURE, error, False, 0.0)
+        finally:
+            self._task_id = None
+        self._tell(ending)
+
+    def _tell(self, ending: _tracing.Ending) -> None:
+        """Send how the task ended, its output first."""
+        _flush()
+        state, document = self._document
+        error = ending.error
+        cause = getattr(error, "exc", None) if ending.state == states.RETRY else error
+        named = cause if isinstance(cause, BaseException) else error
+        texts = [state.encode(), document, b"", b"", b"", b""]
+        if named is not None:
+            texts[2] = type(named).__qualname__.encode()
+        if error is not None and (not ending.is_told or ending.state == states.REJECTED):
+            texts[2:] = _described(error)
+        rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        outcome = _OUTCOMES.get(ending.state, _frames.FAILURE)
+        requeue = isinstance(error, Reject) and bool(error.requeue)
+        payload = _frames.done(outcome, requeue, ending.is_told, ending.runtime_s, rss_kib, *texts)
+        self._channel.send(_frames.DONE, payload)
+
+
+def _described(error: BaseException) -> list[bytes]:
+    """Return type, module, arguments and traceback of what the worker is to report."""
+    document = _report.exception_document(error)
+    if isinstance(error, InvalidTaskError) or error.__traceback__ is None:
+        trace = ""
+    else:
+        trace = _report.format_trace(error, error.__traceback__)
+    return [
+        document["exc_type"].encode(),
+        document["exc_module"].encode(),
+        _report.encode_json(document["exc_message"]).encode(),
+        trace.encode("utf-8", "backslashreplace"),
+    ]
+
+
+def _exit_code(error: SystemExit) -> int:
+    """Return the exit code of a process that a task ends (billiard/process.py: _bootstrap)."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue

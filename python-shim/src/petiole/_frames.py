@@ -1,0 +1,152 @@
+"""Frames between the worker and a process of its pool, over a stream socket.
+
+A frame is a head of five bytes, `<IB`: the length of what follows, and the kind. What follows is,
+little-endian and without padding, where a *text* is a length (`<I`) and so many bytes:
+
+| kind | from the worker |
+|---|---|
+| TASK | texts: id, name, request (JSON object), content type, content encoding, body |
+
+| kind | from the process |
+|---|---|
+| READY | `<I` process id |
+| ACCEPTED | nothing: the task begins |
+| STATE | texts: task id, state, document: a state to store before the task's end |
+| DONE | `<BBBdI` outcome (SUCCESS and so on), requeue, whether Celery has told all that follows, |
+| | runtime in seconds, resident KiB; texts: state, document to store or nothing, exc_type, |
+| | exc_module, exc_message, traceback |
+| LOG | `<B` level (0 DEBUG to 4 CRITICAL); text: the message |
+
+The other side is src/executor/process_frame.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+
+TASK = 1
+READY = 1
+ACCEPTED = 2
+STATE = 3
+DONE = 4
+LOG = 5
+
+SUCCESS, FAILURE, RETRY, IGNORED, REJECTED = range(5)
+
+READ_BYTES = 65536
+_head = struct.Struct("<IB")
+_length = struct.Struct("<I")
+_ready = struct.Struct("<I")
+_done = struct.Struct("<BBBdI")
+_level = struct.Struct("<B")
+_texts_of_task = 6
+
+
+def text(data: bytes) -> bytes:
+    """Return `data` as a text of a frame."""
+    return _length.pack(len(data)) + data
+
+
+def ready(pid: int) -> bytes:
+    """Return the payload of READY."""
+    return _ready.pack(pid)
+
+
+def done(
+    outcome: int, requeue: bool, is_told: bool, runtime_s: float, rss_kib: int, *texts: bytes
+) -> bytes:
+    """Return the payload of DONE; the six `texts` in the order of the table."""
+    head = _done.pack(outcome, requeue, is_told, runtime_s, min(rss_kib, 0xFFFFFFFF))
+    return head + b"".join(map(text, texts))
+
+
+def log(level: int, message: bytes) -> bytes:
+    """Return the payload of LOG."""
+    return _level.pack(level) + text(message)
+
+
+class Channel:
+    """The process' end of the socket. Any thread may send; one reads."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        """Take the connected socket `peer`."""
+        self._peer = peer
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._owner = 0
+        self._deferred: list[bytes] = []
+        self._input = bytearray()
+
+    def is_own(self) -> bool:
+        """Return whether this process may send: one that a task has forked may not."""
+        return os.getpid() == self._pid
+
+    def is_sending(self) -> bool:
+        """Return whether the current thread is inside `send`: a handler of a signal asks this."""
+        return self._owner == threading.get_ident()
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send a frame. Called by a signal's handler inside another `send`, it follows that one.
+
+        Raises:
+            OSError: The worker is gone.
+        """
+        frame = _head.pack(len(payload), kind) + payload
+        if self._owner == threading.get_ident():
+            self._deferred.append(frame)
+            return
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                self._peer.sendall(frame)
+                while self._deferred:
+                    self._peer.sendall(self._deferred.pop(0))
+            finally:
+                self._owner = 0
+
+    def receive_task(self) -> list[bytes] | None:
+        """Wait for the next TASK and return its texts, or None when the worker has closed.
+
+        Raises:
+            OSError: The connection broke.
+            ValueError: What came is no such frame.
+        """
+        head = self._take(_head.size)
+        if head is None:
+            return None
+        length, kind = _head.unpack(head)
+        payload = self._take(length)
+        if payload is None:
+            return None
+        if kind != TASK:
+            raise ValueError(f"the worker sent a frame of kind {kind}")
+        return _split(payload)
+
+    def _take(self, count: int) -> bytes | None:
+        """Return the next `count` bytes, or None at the end."""
+        data = self._input
+        while len(data) < count:
+            piece = self._peer.recv(max(READ_BYTES, count - len(data)))
+            if not piece:
+                return None
+            data += piece
+        taken = bytes(data[:count])
+        del data[:count]
+        return taken
+
+
+def _split(payload: bytes) -> list[bytes]:
+    """Return the texts of a TASK."""
+    texts: list[bytes] = []
+    position = 0
+    while position < len(payload):
+        (length,) = _length.unpack_from(payload, position)
+        position += _length.size
+        texts.append(payload[position : position + length])
+        position += length
+    if position != len(payload) or len(texts) != _texts_of_task:
+        raise ValueError("the worker sent a broken TASK")
+    return texts

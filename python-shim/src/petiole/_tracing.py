@@ -1,0 +1,209 @@
+"""Runs tasks through Celery's own tracing, with the worker in place of the result backend.
+
+Everything that Celery does around a task's body stays Celery's: signals, custom Task classes,
+retries, callbacks, log lines, the form of what is stored. Only the last step differs: what Celery
+would write into a Redis backend goes to a `Store`, already encoded, and the worker writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from celery import states
+from celery.app.utils import find_app
+from celery.backends.redis import RedisBackend
+from celery.exceptions import NotRegistered, Reject
+from kombu.serialization import loads, prepare_accept_content
+
+_ENDS = {
+    states.SUCCESS: states.SUCCESS,
+    states.RETRY: states.RETRY,
+    states.IGNORED: states.IGNORED,
+    states.REJECTED: states.REJECTED,
+}
+
+
+class Store(Protocol):
+    """Where documents go that Celery would write into its backend."""
+
+    def store(self, task_id: str, state: str, document: bytes, is_end: bool) -> None:
+        """Take what is to be stored for `task_id`.
+
+        Args:
+            task_id: The task's id.
+            state: The status that the document has.
+            document: The encoded document, as it stands in the backend.
+            is_end: Whether Celery's tracing says it of how the task ended; else the task itself
+                said it, or it is of another task.
+        """
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a traced task ended.
+
+    Attributes:
+        state: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED.
+        error: What was raised, None after success.
+        is_told: Whether Celery has done all that follows; else the worker reports `error`.
+        runtime_s: How long it took.
+    """
+
+    state: str
+    error: BaseException | None
+    is_told: bool
+    runtime_s: float
+
+
+def load_app(name: str, include: tuple[str, ...] = ()) -> Any:
+    """Return the Celery app called `name` (as `celery -A` takes it), with all of its tasks.
+
+    Raises:
+        Exception: Whatever importing it raises.
+    """
+    app = find_app(name)
+    app.set_current()
+    app.set_default()
+    if include:
+        app.conf.include = tuple(app.conf.include) + include
+    app.loader.init_worker()
+    app.finalize()
+    return app
+
+
+def lead_stores_to(app: Any, store: Store) -> None:
+    """Make the result backend of `app` hand its documents to `store`, if it is Redis.
+
+    Of a member of a chord the backend stores and counts by itself, over a connection of its own:
+    the two belong together.
+    """
+    make = app._get_backend
+
+    def make_led() -> Any:
+        backend = make()
+        if isinstance(backend, RedisBackend):
+            kind = type(backend)
+            backend.__class__ = type(kind.__name__, (_Led, kind), {"__module__": kind.__module__})
+            backend._petiole_store = store
+            backend._petiole_ending = None
+        return backend
+
+    app._get_backend = make_led
+    vars(app._local).pop("backend", None)
+    app._backend_cache = None
+
+
+class _Led:
+    """Overrides of a backend class that lead its documents to a Store."""
+
+    _petiole_store: Store
+    _petiole_ending: str | None
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **options: Any,
+    ) -> Any:
+        backend: Any = self
+        if getattr(request, "chord", None):
+            return backend._super_store(task_id, result, state, traceback, request, **options)
+        meta = backend._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = task_id
+        document = backend.encode(meta)
+        if isinstance(document, str):
+            document = document.encode()
+        self._petiole_store.store(task_id, state, document, task_id == self._petiole_ending)
+        return result
+
+    def _super_store(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._store_result(*args, **kwargs)  # type: ignore[misc]
+
+    def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        with self._end_of(task_id):
+            return super().mark_as_done(task_id, *args, **kwargs)  # type: ignore[misc]
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        with self._end_of(task_id):
+            return super().mark_as_failure(task_id, *args, **kwargs)  # type: ignore[misc]
+
+    def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        with self._end_of(task_id):
+            return super().mark_as_retry(task_id, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def _end_of(self, task_id: str) -> Iterator[None]:
+        self._petiole_ending = task_id
+        try:
+            yield
+        finally:
+            self._petiole_ending = None
+
+
+def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, Any, Any]:
+    """Return args, kwargs and embed of a body whose content type the worker has accepted.
+
+    Raises:
+        DecodeError: It is not what its content type says.
+        ValueError: It is not a sequence of three.
+    """
+    accept = prepare_accept_content([content_type])
+    args, kwargs, embed = loads(body, content_type, content_encoding, accept=accept)
+    return args, kwargs, embed
+
+
+def run(
+    app: Any, name: str, task_id: str, request: Mapping[str, Any], body: tuple[Any, Any, Any]
+) -> Ending:
+    """Run one task as a process of Celery's pool does (celery/app/trace.py: fast_trace_task).
+
+    Args:
+        app: The app, whose tasks have been given their tracers.
+        name: The task's name.
+        task_id: Its id.
+        request: The fields of the message and of the worker: becomes `task.request`.
+        body: args, kwargs and embed.
+
+    Raises:
+        BaseException: What no tracing catches, such as SystemExit.
+    """
+    begun = time.monotonic()
+    args, kwargs, embed = body
+    try:
+        task = app.tasks[name]
+    except KeyError:
+        return Ending(states.FAILURE, NotRegistered(name), False, 0.0)
+    full_request = {**request, "args": args, "kwargs": kwargs, "is_eager": False, **(embed or {})}
+    try:
+        _, info, runtime_s, _ = task.__trace__(task_id, args, kwargs, full_request)
+    except Reject as error:
+        return Ending(states.REJECTED, error, True, time.monotonic() - begun)
+    except Exception as error:
+        return Ending(states.FAILURE, error, False, time.monotonic() - begun)
+    if runtime_s is None:
+        runtime_s = time.monotonic() - begun
+    if info is None:
+        return Ending(states.SUCCESS, None, True, runtime_s)
+    return Ending(_ENDS.get(info.state, states.FAILURE), info.retval, True, runtime_s)
+
+
+def parse_request(text: bytes) -> dict[str, Any]:
+    """Return the request that the worker wrote.
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    request = json.loads(text)
+    if not isinstance(request, dict):
+        raise ValueError("the request is not an object")
+    return request

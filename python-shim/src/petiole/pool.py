@@ -1,0 +1,205 @@
+"""The warm parent of the worker's Python processes: loads the app once and forks on demand.
+
+    python -m petiole.pool -A APP [-n NODENAME] [-l LEVEL] [-I MODULES]
+
+The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte order, `=BiI`:
+
+| from the worker | |
+|---|---|
+| FORK, 0, number | with two descriptors: the process' socket, and where its output goes |
+| REAP, pid, 0 | the worker sends no signal to `pid` any more |
+
+| from here | |
+|---|---|
+| LOADED, 0, 0 | the app is there |
+| FORKED, pid, number | |
+| EXITED, code, pid | an exit code, or the negative number of a signal |
+
+A process that has ended stays a zombie until REAP, so that its id cannot be another's when the
+worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+from celery import platforms
+from celery.app import trace
+from celery.app.log import TaskFormatter
+
+from petiole import _child, _tracing
+
+FORK, REAP = 1, 2
+LOADED, FORKED, EXITED = 1, 2, 3
+STDIN = 0
+CLOSE_GRACE_S = 3.0
+_packet = struct.Struct("=BiI")
+_FORK_DESCRIPTORS = 2
+
+
+class Nursery:
+    """The forked processes, and the conversation with the worker about them."""
+
+    def __init__(self, app: Any, hostname: str, control: socket.socket) -> None:
+        """Take the control socket."""
+        self._app = app
+        self._hostname = hostname
+        self._control = control
+        self._running: set[int] = set()
+        self._ended: set[int] = set()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Serve the worker until it closes, then end what is left."""
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        self._send(LOADED, 0, 0)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake_reader, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._wake_reader in ready:
+                os.read(self._wake_reader, 4096)
+                self._tell_ended()
+            if self._control.fileno() in ready and not self._receive():
+                break
+        self._close()
+
+    def _send(self, kind: int, first: int, second: int) -> None:
+        try:
+            self._control.send(_packet.pack(kind, first, second))
+        except ConnectionError:
+            self._close()
+            sys.exit(0)
+
+    def _receive(self) -> bool:
+        """Take one packet; return whether the worker is still there."""
+        room = socket.CMSG_SPACE(_FORK_DESCRIPTORS * array.array("i").itemsize)
+        data, ancillary, _, _ = self._control.recvmsg(_packet.size, room)
+        if len(data) < _packet.size:
+            return False
+        kind, pid, number = _packet.unpack(data)
+        descriptors = array.array("i")
+        for _level, _type, content in ancillary:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        if kind == FORK and len(descriptors) == _FORK_DESCRIPTORS:
+            self._fork(number, descriptors[0], descriptors[1])
+        elif kind == REAP and pid in self._ended:
+            os.waitpid(pid, 0)
+            self._ended.discard(pid)
+        return True
+
+    def _fork(self, number: int, peer: int, output: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(number, peer, output)
+        os.close(peer)
+        os.close(output)
+        self._running.add(pid)
+        self._send(FORKED, pid, number)
+
+    def _become_child(self, number: int, peer: int, output: int) -> None:
+        """In the fork: leave behind what is the parent's, and run tasks."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        for descriptor in (self._wake_reader, self._wake_writer):
+            os.close(descriptor)
+        self._control.close()
+        os.dup2(output, _child.STDOUT)
+        os.dup2(output, _child.STDERR)
+        os.close(output)
+        os.set_inheritable(peer, False)
+        child = _child.Child(self._app, self._hostname, socket.socket(fileno=peer))
+        child.run(number)
+
+    def _tell_ended(self) -> None:
+        for pid in list(self._running):
+            try:
+                info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                self._running.discard(pid)
+                continue
+            if info is not None:
+                self._running.discard(pid)
+                self._ended.add(pid)
+                code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+                self._send(EXITED, code, pid)
+
+    def _close(self) -> None:
+        """Wait for the processes, which see their sockets closed, and kill those that stay."""
+        self._control.close()
+        deadline = time.monotonic() + CLOSE_GRACE_S
+        while self._running and time.monotonic() < deadline:
+            for pid in list(self._running):
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    self._running.discard(pid)
+            time.sleep(0.01)
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _take_control() -> socket.socket:
+    """Return the control socket, and leave /dev/null in its place."""
+    control = socket.socket(fileno=os.dup(STDIN))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, STDIN)
+    os.close(null)
+    control.set_inheritable(False)
+    return control
+
+
+def _set_up_logging(app: Any, level: str, hostname: str) -> None:
+    """Set Celery's logging up, with the worker's log in place of stderr.
+
+    An app that configures logging by itself (`signals.setup_logging`, `after_setup_logger`) keeps
+    its handlers.
+    """
+    app.log.setup(level, None, False, colorize=False, hostname=hostname)
+    plain = logging.Formatter("%(message)s")
+    of_task = TaskFormatter("%(task_name)s[%(task_id)s]: %(message)s", use_color=False)
+    for name in (None, "celery.task", "multiprocessing", "billiard", "celery"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            if type(handler) is logging.StreamHandler and handler.stream is sys.__stderr__:
+                logger.removeHandler(handler)
+                replacement = _child.LogHandler()
+                replacement.setFormatter(of_task if name == "celery.task" else plain)
+                logger.addHandler(replacement)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Load the app and fork processes for the worker until it closes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m petiole.pool", description=__doc__)
+    parser.add_argument("-A", "--app", required=True)
+    parser.add_argument("-n", "--hostname", default="")
+    parser.add_argument("-l", "--loglevel", default="WARNING")
+    parser.add_argument("-I", "--include", default="")
+    options = parser.parse_args(arguments)
+    control = _take_control()
+    platforms.set_pdeathsig("SIGKILL")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    hostname = options.hostname or f"celery@{socket.gethostname()}"
+    app = _tracing.load_app(options.app, tuple(name for name in options.include.split(",") if name))
+    _set_up_logging(app, options.loglevel, hostname)
+    trace.setup_worker_optimizations(app, hostname)
+    gc.collect()
+    gc.freeze()
+    Nursery(app, hostname, control).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
