@@ -214,6 +214,11 @@ enum message_fault message_open_body(const struct delivery *delivery,
     return message_body_open(delivery, rules, message, reterr);
 }
 
+bool message_is_open(const struct message *message)
+{
+    return message->args.type != JSON_TYPE_ABSENT;
+}
+
 void message_digest(const struct message *message, char ret_text[65])
 {
     unsigned char digest[EVP_MAX_MD_SIZE];

@@ -89,10 +89,14 @@ enum message_fault message_read(const struct delivery *delivery, const struct me
                                 struct message *ret_message, struct error *reterr);
 
 /* Decompresses and parses the body: sets body, args, kwargs and the members of embed. Only JSON is
- * opened; a content type that `rules` does not accept is refused as Kombu refuses it. */
+ * opened; of another content type that `rules` accepts body alone is set, and message_is_open tells
+ * so. One that they do not accept is refused as Kombu refuses it. */
 enum message_fault message_open_body(const struct delivery *delivery,
                                      const struct message_rules *rules, struct message *message,
                                      struct error *reterr);
+
+/* Whether the arguments have been read: the body is JSON. */
+bool message_is_open(const struct message *message);
 
 /* Reads the protocol 2 headers that stand in message->headers. For message_read and
  * message_record_read. */

@@ -52,12 +52,6 @@ static enum message_fault check_content_type(const struct delivery *delivery,
                         BYTES_FORMAT(shown));
         return MESSAGE_INVALID;
     }
-    if (!is_json_type(content_type)) {
-        (void)error_set(reterr, ERROR_UNSUPPORTED,
-                        "content of type %.*s cannot be read here; let the client send json",
-                        BYTES_FORMAT(shown));
-        return MESSAGE_INVALID;
-    }
     return MESSAGE_FINE;
 }
 
@@ -288,6 +282,10 @@ enum message_fault message_body_open(const struct delivery *delivery,
     if (fault != MESSAGE_FINE) {
         return fault;
     }
+    if (!is_json_type(delivery->content_type)) {
+        message->body = plain;
+        return MESSAGE_FINE;
+    }
     if (!json_parse(plain, &value, reterr)) {
         return MESSAGE_UNDECODABLE;
     }
@@ -307,6 +305,13 @@ enum message_fault message_body_read_protocol1(const struct delivery *delivery,
         return MESSAGE_UNDECODABLE;
     }
     enum message_fault fault = check_content_type(delivery, rules, reterr);
+    if (fault == MESSAGE_FINE && !is_json_type(delivery->content_type)) {
+        (void)error_set(reterr, ERROR_UNSUPPORTED,
+                        "content of type %.*s cannot be read here; let the client send json, or "
+                        "protocol 2",
+                        BYTES_FORMAT(delivery->content_type));
+        return MESSAGE_UNDECODABLE;
+    }
     if (fault != MESSAGE_FINE) {
         /* Celery opens the body to learn the task's name, and cannot: on_decode_error. */
         return delivery->content_type.length > 0 ? MESSAGE_UNDECODABLE : fault;

@@ -45,7 +45,9 @@ void strategy_decide(const struct strategy_rules *rules, const struct request *r
         ret_verdict->kind = VERDICT_REVOKED;
         return;
     }
-    const char *canvas = unsupported_canvas(message);
+    /* Celery's own tracing carries it out in a Python process. */
+    bool is_traced = request->type->executor == TASK_PROCESS;
+    const char *canvas = is_traced ? NULL : unsupported_canvas(message);
     if (canvas) {
         (void)error_set(
             &ret_verdict->reason, ERROR_UNSUPPORTED,

@@ -89,7 +89,8 @@ bool tenancy_check(const struct strategy_rules *rules, const struct request *req
         return false;
     }
     bool is_named = !json_is_unset(in_path) || !json_is_unset(in_header);
-    if (is_named || !request->delivery
+    bool stays_here = request->type && request->type->executor == TASK_PROCESS;
+    if (is_named || !request->delivery || stays_here
         || bytes_equal_text(request->delivery->queue, rules->tenant)) {
         return true;
     }

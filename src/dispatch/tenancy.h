@@ -1,7 +1,9 @@
 /*
  * Whose task is it? A message says so in its arguments (tenant_path) or in a header
- * (tenant_header); one that says neither is accepted only from the worker's own queue. Everything
- * else is refused: a worker never touches another tenant. Pure.
+ * (tenant_header); one that says neither is accepted only from the worker's own queue, or, when it
+ * runs in a Python process of the worker itself and so in no namespace, from every queue that the
+ * worker was told to consume. Everything else is refused: a worker never touches another tenant.
+ * Pure.
  */
 #ifndef PETIOLE_DISPATCH_TENANCY_H
 #define PETIOLE_DISPATCH_TENANCY_H

@@ -53,6 +53,10 @@ struct outcome {
     bool requeue;             /* REJECT */
     bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
     double runtime_s;
+    /* Celery's own tracing ran the task: it has logged the end, published what follows (a retry,
+     * callbacks), and `document` is all that is still to be stored; empty: nothing. */
+    bool is_told;
+    struct bytes document;
 };
 
 /* A durable task that has ended (or that a restart found). Views are borrowed. */
@@ -91,6 +95,10 @@ struct executor_events {
      * direct executor's `request`, or of the durable one's `running`; the other is NULL. */
     void (*on_progress)(void *context, struct request *request, const struct completion *running,
                         const struct progress *progress);
+    /* Tracing only: Celery has made a document for `task_id`, of the running `request` or of a task
+     * that hangs together with it, which is to be stored before the request's end. */
+    void (*on_state)(void *context, struct request *request, struct bytes task_id,
+                     struct bytes state, struct bytes document);
     /* Durable only: the task's code never ran in `ended` (without outcome), and the Job `receipt`
      * was made for the same delivery: settle it, exchange the two in the outbox, then forget the
      * old one. Comes again after a restart until it is forgotten. */
@@ -104,6 +112,9 @@ struct executor_events {
 struct executor_ops {
     const char *name; /* "kubernetes" */
     bool is_durable;
+    /* Celery's tracing runs the tasks: it makes what is stored, also STARTED, and carries canvas
+     * out; bodies are opened where they run. */
+    bool is_tracing;
     /* Begins to work; on_ready follows. */
     void (*start)(struct executor *executor);
     /* How many more submissions fit now. */

@@ -35,9 +35,9 @@ static void reset_signals(void)
 
 /* The descriptor that is opened may be the very one that it is for: then it must survive the
  * exec. */
-static bool redirect(int output)
+static bool redirect(int input, int output)
 {
-    int input = open("/dev/null", O_RDONLY); /* NOLINT(android-cloexec-open) */
+    input = input > 0 ? input : open("/dev/null", O_RDONLY); /* NOLINT(android-cloexec-open) */
     return input >= 0 && dup2(input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0
            && dup2(output, STDERR_FILENO) >= 0;
 }
@@ -48,7 +48,7 @@ static _Noreturn void become_program(const struct local_process_options *options
     (void)setsid();
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     bool is_orphan = getppid() != parent;
-    if (!is_orphan && redirect(options->output)) {
+    if (!is_orphan && redirect(options->input, options->output)) {
         if (options->working_folder) {
             (void)!chdir(options->working_folder);
         }

@@ -2,7 +2,7 @@
  * Processes of this machine, each with its group: started, signalled, and waited for on the loop.
  *
  * A process leads a session and a group of its own, is killed when the worker dies, has /dev/null
- * as its input and one file for all its output, and nothing else of the worker open. When it ends,
+ * as its input (or a descriptor) and one file for all its output, and nothing else of the worker open. When it ends,
  * what is left of its group is killed, as a container's would be; a descendant that made a group of
  * its own escapes that. (libuv's uv_spawn knows no parent-death signal, hence fork and exec.)
  */
@@ -32,6 +32,7 @@ struct local_process_options {
     char *const *arguments;     /* ends with NULL */
     char *const *environment;   /* ends with NULL */
     const char *working_folder; /* used if it exists; NULL: the worker's own */
+    int input;                  /* descriptor for stdin; 0: /dev/null */
     int output;                 /* descriptor for stdout and stderr */
 };
 

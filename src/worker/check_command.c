@@ -98,8 +98,7 @@ static void check_tasks(struct checker *checker, const struct plugin_set *plugin
             check_native(checker, plugins, type);
             break;
         case TASK_PROCESS:
-            report(checker, false, "task", "%s: executor process is not part of this version",
-                   type->pattern);
+            report(checker, true, "task", "%s: in a Python process", type->pattern);
             break;
         }
     }

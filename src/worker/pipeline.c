@@ -449,7 +449,9 @@ static void on_started(void *context, struct request *request, struct bytes rece
         pipeline->broker->ops->settle(pipeline->broker, request->delivery, SETTLEMENT_ACK, NULL,
                                       NULL, NULL);
     }
-    pipeline_store_started(pipeline, request);
+    if (!lane_of(pipeline, request)->executor->ops->is_tracing) {
+        pipeline_store_started(pipeline, request);
+    }
 }
 
 /* The Job could not be made, for now. Its lease is old by then, so everything is looked at again. */
@@ -530,6 +532,12 @@ static void on_progress(void *context, struct request *request, const struct com
     }
 }
 
+static void on_state(void *context, struct request *request, struct bytes task_id,
+                     struct bytes state, struct bytes document)
+{
+    pipeline_store_document(context, request, task_id, state, document);
+}
+
 static void on_completed(void *context, const struct completion *completion)
 {
     struct pipeline *pipeline = context;
@@ -569,6 +577,7 @@ const struct executor_events pipeline_executor_events = {
     .on_finished = on_finished,
     .on_running = on_running,
     .on_progress = on_progress,
+    .on_state = on_state,
     .on_rerun = on_rerun,
     .on_completed = on_completed,
     .on_notice = on_notice,

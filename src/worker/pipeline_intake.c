@@ -143,6 +143,25 @@ static const struct task_type *find_type(struct pipeline *pipeline, struct bytes
     return type && pipeline->lanes[type->executor].executor ? type : NULL;
 }
 
+/* Opens the body, unless it is opened where the task runs. A body that is not JSON can only be opened
+ * there. */
+static enum message_fault open_body(const struct pipeline *pipeline, struct request *request,
+                                    struct error *reterr)
+{
+    const struct message *message = &request->message;
+    const struct executor *executor = pipeline->lanes[request->type->executor].executor;
+    enum message_fault fault = message_open_body(
+        request->delivery, &pipeline->options.message_rules, &request->message, reterr);
+    if (fault != MESSAGE_FINE || message_is_open(message) || executor->ops->is_tracing) {
+        return fault;
+    }
+    (void)error_set(reterr, ERROR_UNSUPPORTED,
+                    "content of type %.*s cannot be read by executor %s; let the client send json, "
+                    "or run the task by executor process",
+                    BYTES_FORMAT(message->content_type), executor->ops->name);
+    return MESSAGE_INVALID;
+}
+
 void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery)
 {
     struct request *request = arena_alloc(delivery->arena, sizeof(*request));
@@ -156,8 +175,7 @@ void pipeline_receive(struct pipeline *pipeline, struct delivery *delivery)
         request->may_have_job = request->message.redelivered;
     }
     if (fault == MESSAGE_FINE && request->type) {
-        fault = message_open_body(delivery, &pipeline->options.message_rules, &request->message,
-                                  &error);
+        fault = open_body(pipeline, request, &error);
     }
     if (!pipeline->is_accepting) {
         pipeline_give_back(pipeline, request);

@@ -73,7 +73,7 @@ static void log_success(struct pipeline *pipeline, const struct request *request
     struct bytes labels[] = {request->message.task, request->message.queue};
     count(pipeline, METRICS_TASK_SUCCEEDED, request);
     metrics_observe(pipeline->options.metrics, METRICS_TASK_RUNTIME, labels, outcome->runtime_s);
-    if (!log_enabled(LOG_INFO)) {
+    if (outcome->is_told || !log_enabled(LOG_INFO)) {
         return;
     }
     struct buffer text;
@@ -97,6 +97,9 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
     if (bytes_equal(outcome->exc_module, BYTES("petiole.exceptions"))) {
         metrics_add(pipeline->options.metrics, METRICS_JOB_FAILURES, &outcome->exc_type, 1);
     }
+    if (outcome->is_told) {
+        return;
+    }
     struct buffer text;
     buffer_init(&text, 8192);
     append_exception(&text, outcome);
@@ -109,14 +112,24 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
 static void log_retry(struct pipeline *pipeline, const struct request *request,
                       const struct outcome *outcome)
 {
+    count(pipeline, METRICS_TASK_RETRIED, request);
+    if (outcome->is_told) {
+        return;
+    }
     struct buffer text;
     buffer_init(&text, 8192);
-    count(pipeline, METRICS_TASK_RETRIED, request);
     append_exception(&text, outcome);
     log_task(LOG_INFO, request->message.task, request->message.id,
              TASK_HEAD "retry: Retry in %.6gs: %.*s", TASK_ARGUMENTS(request),
              outcome->retry_countdown_s, BYTES_FORMAT(buffer_view(&text)));
     buffer_fini(&text);
+}
+
+static void log_end(const struct request *request, const struct outcome *outcome, const char *event)
+{
+    if (!outcome->is_told) {
+        log_event(request, event);
+    }
 }
 
 static void log_revoked(struct pipeline *pipeline, const struct request *request)
@@ -144,14 +157,14 @@ void pipeline_log_outcome(struct pipeline *pipeline, const struct request *reque
         break;
     case OUTCOME_REJECT:
         count(pipeline, METRICS_TASK_REJECTED, request);
-        log_event(request, "rejected");
+        log_end(request, outcome, "rejected");
         break;
     case OUTCOME_LOST:
         log_event(request, "given back to its queue");
         break;
     case OUTCOME_IGNORE:
     default:
-        log_event(request, "ignored");
+        log_end(request, outcome, "ignored");
         break;
     }
 }

@@ -1,7 +1,7 @@
 /*
  * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
  * delivery to verdict), pipeline_wait.c (what waits for more than a place), pipeline_report.c (from
- * outcome to settled), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
+ * outcome to settled), pipeline_state.c (what is stored before that), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
  * says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -97,6 +97,8 @@ bool pipeline_is_over(const struct pipeline *pipeline, const struct request *req
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion);
 
+/* pipeline_state.c */
+
 /* Stores STARTED, when the task tracks it. */
 void pipeline_store_started(struct pipeline *pipeline, const struct request *request);
 
@@ -107,6 +109,11 @@ void pipeline_store_waiting(struct pipeline *pipeline, const struct request *req
 /* Stores what it told of itself while it runs, unless its result is ignored. */
 void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
                              const struct progress *progress);
+
+/* Stores what Celery's tracing has made for `task_id` while `request` runs: what is no end of a task
+ * like progress, all else like a result. */
+void pipeline_store_document(struct pipeline *pipeline, const struct request *request,
+                             struct bytes task_id, struct bytes state, struct bytes document);
 
 /* pipeline_rerun.c */
 

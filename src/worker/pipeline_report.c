@@ -3,8 +3,6 @@
  * Report). Each step may be done again after a crash with the same effect: ids are derived, a
  * stored SUCCESS stays, a settled tag stays settled.
  */
-#include <unistd.h>
-
 #include "codec/message_retry.h"
 #include "dispatch/retry_policy.h"
 #include "worker/pipeline_private.h"
@@ -177,7 +175,8 @@ static void apply_reject(const struct request *request, struct outcome *outcome)
 static bool apply_cold(const struct pipeline *pipeline, const struct request *request,
                        struct outcome *outcome)
 {
-    if (!pipeline->is_cold || !request->delivery || outcome->kind == OUTCOME_SUCCESS) {
+    bool has_ended = outcome->kind == OUTCOME_SUCCESS || outcome->is_told;
+    if (!pipeline->is_cold || !request->delivery || has_ended) {
         return false;
     }
     bool is_held = !request->delivery->is_settled;
@@ -198,8 +197,10 @@ static void decide(struct pipeline *pipeline, const struct request *request,
     if (request->state != REQUEST_RUNNING || apply_cold(pipeline, request, outcome)) {
         return;
     }
-    apply_retry_policy(pipeline, request, outcome);
-    apply_lost(request, outcome);
+    if (!outcome->is_told) {
+        apply_retry_policy(pipeline, request, outcome);
+        apply_lost(request, outcome);
+    }
     apply_reject(request, outcome);
 }
 
@@ -288,9 +289,23 @@ static void replace_document(struct report *report, const char *sentence)
     (void)write_document(report, &outcome);
 }
 
+/* What Celery's tracing has made of `outcome`; empty: nothing is stored. */
+static void take_document(struct report *report, const struct outcome *outcome)
+{
+    const char *state = result_document_state(outcome->kind);
+    report->state = state ? state : "IGNORED";
+    report->document = report->pipeline->backend
+                           ? arena_copy(report->request->arena, outcome->document)
+                           : bytes_of(NULL, 0);
+}
+
 static void build_document(struct report *report, const struct outcome *outcome)
 {
     struct outcome shown = *outcome;
+    if (outcome->is_told && outcome->kind != OUTCOME_REJECT) {
+        take_document(report, outcome);
+        return;
+    }
     bool is_cold = report->pipeline->is_cold;
     if (is_cold && outcome->kind == OUTCOME_IGNORE && outcome->exc_type.length > 0) {
         shown.kind = OUTCOME_RETRY;
@@ -470,7 +485,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     pipeline->reporting_count++;
     pipeline_log_outcome(pipeline, request, &decided);
     build_document(report, &decided);
-    report->is_retry = decided.kind == OUTCOME_RETRY;
+    report->is_retry = decided.kind == OUTCOME_RETRY && !decided.is_told;
     report->retry_countdown_s = decided.retry_countdown_s;
     if (completion && completion->is_taken_over && pipeline->backend) {
         pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,
@@ -478,120 +493,4 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     } else {
         publish_or_store(report);
     }
-}
-
-/* STARTED */
-
-static void on_started_stored(void *context, bool ok, const struct error *error)
-{
-    (void)context; /* the end of the task is what counts: nothing waits for this */
-    (void)ok;
-    (void)error;
-}
-
-/* Whether states before the end of `request` are stored. */
-static bool tracks(const struct pipeline *pipeline, const struct request *request)
-{
-    return pipeline->backend && request->type && request->type->track_started
-           && request_stores_result(request);
-}
-
-/* Stores the document in `scratch`; the end of the task is what counts. */
-static void store_state(struct pipeline *pipeline, const struct request *request)
-{
-    pipeline->backend->ops->store(pipeline->backend, request->message.id,
-                                  buffer_view(&pipeline->scratch),
-                                  pipeline->options.result_expires_s, on_started_stored, NULL);
-}
-
-void pipeline_store_started(struct pipeline *pipeline, const struct request *request)
-{
-    if (tracks(pipeline, request)) {
-        buffer_clear(&pipeline->scratch);
-        result_document_append_started(&pipeline->scratch, request, (int)getpid(),
-                                       &pipeline->options.document);
-        store_state(pipeline, request);
-    }
-}
-
-void pipeline_store_waiting(struct pipeline *pipeline, const struct request *request,
-                            const char *sentence)
-{
-    if (tracks(pipeline, request)) {
-        buffer_clear(&pipeline->scratch);
-        result_document_append_waiting(&pipeline->scratch, request, sentence,
-                                       &pipeline->options.document);
-        store_state(pipeline, request);
-    }
-}
-
-void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
-                             const struct progress *progress)
-{
-    if (!pipeline->backend || !request_stores_result(request)) {
-        return;
-    }
-    buffer_clear(&pipeline->scratch);
-    result_document_append_progress(&pipeline->scratch, request, progress,
-                                    &pipeline->options.document,
-                                    loop_wall_s(pipeline->options.loop));
-    pipeline->backend->ops->store_progress(pipeline->backend, request->message.id,
-                                           buffer_view(&pipeline->scratch),
-                                           pipeline->options.result_expires_s);
-}
-
-/* A Job that is gone */
-
-struct lost_job {
-    struct pipeline *pipeline;
-    struct request *request;
-    struct bytes job_name;
-};
-
-static void on_lost_job_state(void *context, struct bytes state, const struct error *error)
-{
-    struct lost_job *lost = context;
-    struct pipeline *pipeline = lost->pipeline;
-    struct request *request = lost->request;
-    pipeline->reporting_count--;
-    if (error) {
-        (void)map_remove(pipeline->receipts, lost->job_name);
-        pipeline_drop(&request); /* unknown: looked at again with the next round */
-        pipeline_touch(pipeline);
-        return;
-    }
-    struct outcome outcome = {.kind = OUTCOME_IGNORE};
-    if (!pipeline_is_ready_state(state)) {
-        const char *sentence = arena_format(
-            request->arena, "Job %.*s of task %.*s is gone and left no result: it was deleted",
-            BYTES_FORMAT(lost->job_name), BYTES_FORMAT(request->message.id));
-        executor_failure(request->arena, "JobDeleted", sentence, NULL, &outcome);
-    }
-    struct completion completion = {.receipt = lost->job_name, .is_settled = true};
-    request_move(request, REQUEST_RUNNING);
-    pipeline_report(pipeline, request, &outcome, &completion);
-}
-
-void pipeline_report_lost_job(struct pipeline *pipeline, struct bytes job_name,
-                              struct bytes task_id)
-{
-    if (map_get(pipeline->receipts, job_name)) {
-        return; /* its report is under way */
-    }
-    if (!pipeline->backend) {
-        pipeline->broker->ops->outbox_remove(pipeline->broker,
-                                             bytes_from_text(pipeline->options.namespace_name),
-                                             job_name, NULL, NULL);
-        return;
-    }
-    struct arena *arena = arena_new(1024);
-    struct request *request = arena_alloc(arena, sizeof(*request));
-    struct lost_job *lost = arena_alloc(arena, sizeof(*lost));
-    request->arena = arena;
-    request->message.id = arena_copy(arena, task_id);
-    *lost = (struct lost_job){pipeline, request, arena_copy(arena, job_name)};
-    (void)map_set(pipeline->receipts, lost->job_name, lost);
-    pipeline->reporting_count++;
-    pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_lost_job_state,
-                                        lost);
 }

@@ -99,10 +99,9 @@ static void test_command_line_of_a_deployment(void **state)
     assert_string_equal(options->queues, "a,b");
     assert_string_equal(setting(options, "worker_concurrency"), "4");
     assert_string_equal(setting(options, "worker_send_task_events"), "true");
-    assert_int_equal(options->warning_count, 2);
-    assert_string_equal(options->warnings[0],
-                        "Option -P has no effect: each task's executor is named in `tasks`.");
-    assert_non_null(strstr(options->warnings[1], "app.tasks"));
+    assert_string_equal(setting(options, "worker_pool"), "solo");
+    assert_int_equal(options->warning_count, 1);
+    assert_non_null(strstr(options->warnings[0], "app.tasks"));
 }
 
 static void test_spellings(void **state)
@@ -135,7 +134,9 @@ static void test_every_option_of_celery_is_known(void **state)
                             "--max-memory-per-child 2 --prefetch-multiplier 0 --disable-prefetch "
                             "--autoscale 3,1 -I a -s f --scheduler x --heartbeat-interval 2 "
                             "--without-gossip --without-mingle --without-heartbeat --discard");
-    assert_int_equal(options->warning_count, 10);
+    assert_int_equal(options->warning_count, 8);
+    assert_string_equal(setting(options, "worker_max_tasks_per_child"), "1");
+    assert_string_equal(setting(options, "worker_max_memory_per_child"), "2");
     options = parse(*state, "worker --time-limit 1.5 --soft-time-limit 1 -f /l --pidfile /p");
     assert_string_equal(setting(options, "task_time_limit"), "1.5");
     assert_string_equal(setting(options, "worker_logfile"), "/l");

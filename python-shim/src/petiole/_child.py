@@ -65,11 +65,11 @@ class Child:
         self._document: tuple[str, bytes] = ("", b"")
         self._is_due = False
 
-    def run(self, number: int) -> NoReturn:
+    def run(self, number: int, has_own_results: bool) -> NoReturn:
         """Prepare this process, run tasks until the worker closes, and exit."""
         code = EXIT_BROKEN
         try:
-            self._prepare(number)
+            self._prepare(number, has_own_results)
             self._channel.send(_frames.READY, _frames.ready(os.getpid()))
             while (task := self._channel.receive_task()) is not None:
                 self._run_task(task)
@@ -98,12 +98,13 @@ class Child:
         texts = (task_id.encode(), state.encode(), document)
         self._channel.send(_frames.STATE, b"".join(map(_frames.text, texts)))
 
-    def _prepare(self, number: int) -> None:
+    def _prepare(self, number: int, has_own_results: bool) -> None:
         """Become a process of the pool (celery/concurrency/prefork.py: process_initializer)."""
         current_process()._name = f"ForkPoolWorker-{number}"
         LogHandler.channel = self._channel
         billiard_util._run_after_forkers()
-        _tracing.lead_stores_to(self._app, self)
+        if not has_own_results:
+            _tracing.lead_stores_to(self._app, self)
         process_initializer(self._app, self._hostname)
         signal.signal(signal.SIGUSR1, self._on_soft_limit)
 

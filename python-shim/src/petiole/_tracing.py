@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from celery import states
+from celery._state import task_join_will_block
 from celery.app.utils import find_app
-from celery.backends.redis import RedisBackend
+from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import NotRegistered, Reject
 from kombu.serialization import loads, prepare_accept_content
 
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "socket"})
 _ENDS = {
     states.SUCCESS: states.SUCCESS,
     states.RETRY: states.RETRY,
@@ -77,32 +78,65 @@ def load_app(name: str, include: tuple[str, ...] = ()) -> Any:
 
 
 def lead_stores_to(app: Any, store: Store) -> None:
-    """Make the result backend of `app` hand its documents to `store`, if it is Redis.
+    """Make the result backend of `app` hand its documents to `store`, if it is Celery's for Redis.
 
-    Of a member of a chord the backend stores and counts by itself, over a connection of its own:
-    the two belong together.
+    What is not stored, such as looking at results and counting a chord's members, is that backend's
+    as before; it is made, and its client library imported, when something needs it.
     """
     make = app._get_backend
-
-    def make_led() -> Any:
-        backend = make()
-        if isinstance(backend, RedisBackend):
-            kind = type(backend)
-            backend.__class__ = type(kind.__name__, (_Led, kind), {"__module__": kind.__module__})
-            backend._petiole_store = store
-            backend._petiole_ending = None
-        return backend
-
-    app._get_backend = make_led
-    vars(app._local).pop("backend", None)
-    app._backend_cache = None
+    url = app.conf.result_backend
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""
+    if scheme in _REDIS_SCHEMES and scheme not in app.loader.override_backends:
+        app._get_backend = lambda: LeadingBackend(app, store, make)
+        vars(app._local).pop("backend", None)
+        app._backend_cache = None
 
 
-class _Led:
-    """Overrides of a backend class that lead its documents to a Store."""
+class LeadingBackend:
+    """Stands before a Redis backend: what that would store goes to a Store, all else to itself."""
 
-    _petiole_store: Store
-    _petiole_ending: str | None
+    persistent = True
+
+    def __init__(self, app: Any, store: Store, make: Callable[[], Any]) -> None:
+        """Remember how the backend behind is made."""
+        self._make = make
+        self._behind: Any = None
+        self.thread_safe = bool(app.conf.get("result_backend_thread_safe"))
+        encoder = _Encoder(app, store, self.behind)
+        self.store_result = encoder.store_result
+        self.mark_as_started = encoder.mark_as_started
+        self.mark_as_done = encoder.mark_as_done
+        self.mark_as_failure = encoder.mark_as_failure
+        self.mark_as_retry = encoder.mark_as_retry
+        self.mark_as_revoked = encoder.mark_as_revoked
+
+    def behind(self) -> Any:
+        """Return the backend that has a connection."""
+        if self._behind is None:
+            self._behind = self._make()
+        return self._behind
+
+    def process_cleanup(self) -> None:
+        """Do what a Redis backend does after each task: nothing."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> Any:
+        """Listen for the result of a task that is being sent, unless no task may wait for one."""
+        if not task_join_will_block():
+            self.behind().on_task_call(producer, task_id)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the backend behind has."""
+        return getattr(self.behind(), name)
+
+
+class _Encoder(KeyValueStoreBackend):  # type: ignore[misc]
+    """Makes the documents that a backend would store, as Celery's base class does."""
+
+    def __init__(self, app: Any, store: Store, behind: Callable[[], Any]) -> None:
+        super().__init__(app)
+        self._petiole_store = store
+        self._petiole_behind = behind
+        self._petiole_ending: str | None = None
 
     def _store_result(
         self,
@@ -113,39 +147,47 @@ class _Led:
         request: Any = None,
         **options: Any,
     ) -> Any:
-        backend: Any = self
         if getattr(request, "chord", None):
-            return backend._super_store(task_id, result, state, traceback, request, **options)
-        meta = backend._get_result_meta(
+            # The count of the chord's members is the backend's own, and so is what goes with it.
+            backend = self._petiole_behind()
+            return backend._store_result(task_id, result, state, traceback, request, **options)
+        meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
         )
         meta["task_id"] = task_id
-        document = backend.encode(meta)
+        document = self.encode(meta)
         if isinstance(document, str):
             document = document.encode()
         self._petiole_store.store(task_id, state, document, task_id == self._petiole_ending)
         return result
 
-    def _super_store(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._store_result(*args, **kwargs)  # type: ignore[misc]
+    def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
+        request = args[0] if args else kwargs.get("request")
+        if getattr(request, "chord", None):
+            return self._petiole_behind().on_chord_part_return(*args, **kwargs)
+        return None
+
+    def get(self, key: Any) -> Any:
+        return self._petiole_behind().get(key)
 
     def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        with self._end_of(task_id):
-            return super().mark_as_done(task_id, *args, **kwargs)  # type: ignore[misc]
-
-    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        with self._end_of(task_id):
-            return super().mark_as_failure(task_id, *args, **kwargs)  # type: ignore[misc]
-
-    def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        with self._end_of(task_id):
-            return super().mark_as_retry(task_id, *args, **kwargs)  # type: ignore[misc]
-
-    @contextmanager
-    def _end_of(self, task_id: str) -> Iterator[None]:
         self._petiole_ending = task_id
         try:
-            yield
+            return super().mark_as_done(task_id, *args, **kwargs)
+        finally:
+            self._petiole_ending = None
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        self._petiole_ending = task_id
+        try:
+            return super().mark_as_failure(task_id, *args, **kwargs)
+        finally:
+            self._petiole_ending = None
+
+    def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        self._petiole_ending = task_id
+        try:
+            return super().mark_as_retry(task_id, *args, **kwargs)
         finally:
             self._petiole_ending = None
 

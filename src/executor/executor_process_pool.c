@@ -1,0 +1,426 @@
+/*
+ * The processes of the process executor: started when work waits, given work when they are idle,
+ * ended after an idle time, replaced and lost.
+ */
+#include <signal.h>
+
+#include "base/log.h"
+#include "executor/executor_process_private.h"
+
+#define KILL_AFTER_MS  100 /* billiard/pool.py: TimeoutHandler.on_hard_timeout */
+#define RETRY_FIRST_MS 500
+#define RETRY_MOST_MS  60000
+#define EXIT_NOTHING   0
+#define UNKNOWN_SIGNAL (-SIGKILL) /* of processes that went with their parent */
+
+static const struct process_child_events child_events;
+static const struct process_nursery_events nursery_events;
+
+/* One process */
+
+static void count_out(struct process_slot *slot)
+{
+    struct executor_process *executor = slot->executor;
+    if (slot->state != PROCESS_ENDING) {
+        executor->live_count--;
+        executor->starting_count -= slot->state == PROCESS_STARTING ? 1 : 0;
+    }
+    slot->state = PROCESS_ENDING;
+}
+
+/* Lets a process end that has no task. */
+static void retire(struct process_slot *slot)
+{
+    count_out(slot);
+    process_child_close(slot->child);
+}
+
+void executor_process_signal(const struct process_slot *slot, int signal_number)
+{
+    if (slot->pid > 0) {
+        (void)kill(-slot->pid, signal_number);
+    }
+}
+
+static void on_kill_late(void *context)
+{
+    const struct process_slot *slot = context;
+    executor_process_signal(slot, SIGKILL);
+}
+
+void executor_process_kill(struct process_slot *slot)
+{
+    retire(slot);
+    executor_process_signal(slot, SIGTERM);
+    loop_start_timer(slot->executor->loop, &slot->kill_timer, KILL_AFTER_MS);
+}
+
+static void free_slot(struct process_slot *slot)
+{
+    count_out(slot);
+    list_remove(&slot->node);
+    loop_stop_timer(slot->executor->loop, &slot->kill_timer);
+    process_child_free(&slot->child);
+    memory_free(&slot);
+}
+
+/* A process has ended: all that it said counts, then its task is lost. */
+static void end_slot(struct process_slot *slot, int code)
+{
+    struct executor_process *executor = slot->executor;
+    process_child_drain(slot->child);
+    struct process_run *run = slot->run;
+    if (slot->state == PROCESS_STARTING || (run && !run->is_accepted)) {
+        executor->failed_starts++;
+    }
+    if (slot->state != PROCESS_ENDING && code != EXIT_NOTHING) {
+        char how[EXECUTOR_PROCESS_END_SIZE];
+        executor_process_describe_end(code, how);
+        executor_process_notice(executor, LOG_ERROR,
+                                "Process 'ForkPoolWorker-%d' pid:%d exited with '%s'", slot->number,
+                                slot->pid, how);
+    }
+    free_slot(slot);
+    if (run) {
+        executor_process_lost(run, code);
+    }
+}
+
+/* Starting */
+
+/* Starts nothing for a while, after something that will not get better at once. */
+static void hold(struct executor_process *executor)
+{
+    int64_t delay_ms =
+        loop_backoff_ms(executor->loop, RETRY_FIRST_MS,
+                        executor->failed_starts < 16 ? executor->failed_starts : 16, RETRY_MOST_MS);
+    executor->is_held = true;
+    loop_start_timer(executor->loop, &executor->hold_timer, delay_ms);
+}
+
+void executor_process_on_hold_over(void *context)
+{
+    struct executor_process *executor = context;
+    executor->is_held = false;
+    executor->has_freed_slots = true;
+    loop_defer(executor->loop, &executor->assign_call);
+}
+
+static bool start_nursery(struct executor_process *executor)
+{
+    struct error error;
+    const struct process_nursery_options options = {
+        .program = executor->options.program,
+        .arguments = executor->options.arguments,
+        .environment = executor->options.environment,
+    };
+    executor->is_stopping = false;
+    executor->nursery = process_nursery_new(executor->loop, executor->table, &options,
+                                            &nursery_events, executor, &error);
+    if (!executor->nursery) {
+        executor_process_notice(executor, LOG_ERROR, "No Python process can be started: %s",
+                                error.message);
+    }
+    return executor->nursery != NULL;
+}
+
+static bool start_process(struct executor_process *executor)
+{
+    struct error error;
+    struct process_child_ends ends;
+    struct process_slot *slot = memory_new(sizeof(*slot));
+    slot->child = process_child_new(executor->loop, &child_events, slot, &ends, &error);
+    if (!slot->child) {
+        executor_process_notice(executor, LOG_ERROR, "%s", error.message);
+        memory_free(&slot);
+        return false;
+    }
+    slot->executor = executor;
+    slot->number = ++executor->last_number;
+    slot->kill_timer = (struct timer){.on_due = on_kill_late, .context = slot};
+    list_append(&executor->slots, &slot->node);
+    executor->live_count++;
+    executor->starting_count++;
+    process_nursery_fork(executor->nursery, slot->number, &ends);
+    return true;
+}
+
+/* The one that has been idle for the shortest time: the others may end. */
+struct process_slot *executor_process_find_idle(struct executor_process *executor)
+{
+    struct process_slot *best = NULL;
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (slot->state == PROCESS_IDLE && (!best || slot->idle_since_ms > best->idle_since_ms)) {
+            best = slot;
+        }
+    }
+    return best;
+}
+
+static void start_missing(struct executor_process *executor)
+{
+    if (executor->is_held || executor->is_stopping || executor->waiting_count == 0) {
+        return;
+    }
+    bool ok = executor->nursery || start_nursery(executor);
+    while (ok && executor->waiting_count > executor->starting_count
+           && executor->live_count < executor->options.max_processes) {
+        ok = start_process(executor);
+    }
+    if (!ok) {
+        executor->failed_starts++;
+        hold(executor);
+    }
+}
+
+void executor_process_assign(void *context)
+{
+    struct executor_process *executor = context;
+    struct list_node *node = NULL;
+    struct process_slot *slot = NULL;
+    while ((node = list_first(&executor->waiting)) != NULL
+           && (slot = executor_process_find_idle(executor)) != NULL) {
+        executor_process_give(slot, list_entry(node, struct process_run, node));
+    }
+    if (executor->is_closing) {
+        executor_process_defer_close(executor);
+        return;
+    }
+    start_missing(executor);
+    if (executor->has_freed_slots) {
+        executor->has_freed_slots = false;
+        executor->events->on_free_slots(executor->context, &executor->base);
+    }
+}
+
+/* Idleness */
+
+static void become_idle(struct process_slot *slot)
+{
+    struct executor_process *executor = slot->executor;
+    slot->state = PROCESS_IDLE;
+    slot->idle_since_ms = loop_now_ms(executor->loop);
+    if (executor->options.idle_timeout_ms > 0 && !timer_is_armed(&executor->idle_timer)) {
+        loop_start_timer(executor->loop, &executor->idle_timer, executor->options.idle_timeout_ms);
+    }
+    loop_defer(executor->loop, &executor->assign_call);
+}
+
+static void stop_nursery(struct executor_process *executor)
+{
+    if (executor->nursery && !executor->is_stopping) {
+        executor->is_stopping = true;
+        process_nursery_stop(executor->nursery);
+    }
+}
+
+void executor_process_on_idle(void *context)
+{
+    struct executor_process *executor = context;
+    int64_t now_ms = loop_now_ms(executor->loop);
+    int64_t oldest_ms = INT64_MAX;
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (slot->state != PROCESS_IDLE) {
+            continue;
+        }
+        if (now_ms - slot->idle_since_ms >= executor->options.idle_timeout_ms) {
+            retire(slot);
+        } else if (slot->idle_since_ms < oldest_ms) {
+            oldest_ms = slot->idle_since_ms;
+        }
+    }
+    if (oldest_ms != INT64_MAX) {
+        loop_start_timer(executor->loop, &executor->idle_timer,
+                         oldest_ms + executor->options.idle_timeout_ms - now_ms);
+    } else if (executor->live_count == 0 && executor->waiting_count == 0) {
+        stop_nursery(executor);
+    }
+}
+
+void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib)
+{
+    struct executor_process *executor = slot->executor;
+    const struct executor_process_options *options = &executor->options;
+    slot->task_count++;
+    bool is_large =
+        options->max_memory_per_child_kib > 0 && rss_kib > options->max_memory_per_child_kib;
+    if (is_large) {
+        executor_process_notice(
+            executor, LOG_WARNING,
+            "child process exiting after exceeding memory limit (%lluKiB / %lluKiB)",
+            (unsigned long long)rss_kib, (unsigned long long)options->max_memory_per_child_kib);
+    }
+    bool is_old =
+        options->max_tasks_per_child > 0 && slot->task_count >= options->max_tasks_per_child;
+    if (is_large || is_old || executor->is_closing) {
+        retire(slot);
+        loop_defer(executor->loop, &executor->assign_call);
+    } else {
+        become_idle(slot);
+    }
+}
+
+void executor_process_stop_all(struct executor_process *executor)
+{
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (!slot->run && slot->state != PROCESS_ENDING) {
+            retire(slot);
+        }
+    }
+    stop_nursery(executor);
+}
+
+/* What a process tells */
+
+static void on_ready(void *context, int pid)
+{
+    struct process_slot *slot = context;
+    if (slot->state == PROCESS_STARTING && (slot->pid == 0 || slot->pid == pid)) {
+        slot->pid = pid;
+        slot->executor->starting_count--;
+        slot->executor->failed_starts = 0;
+        become_idle(slot);
+    }
+}
+
+static void on_accepted(void *context)
+{
+    struct process_slot *slot = context;
+    if (slot->run && !slot->run->is_accepted) {
+        executor_process_accepted(slot->run);
+    }
+}
+
+static void on_state(void *context, const struct process_frame_state *state)
+{
+    struct process_slot *slot = context;
+    const struct executor_process *executor = slot->executor;
+    if (slot->run) {
+        executor->events->on_state(executor->context, slot->run->request, state->task_id,
+                                   state->state, state->document);
+    }
+}
+
+static void on_done(void *context, const struct process_frame_done *done)
+{
+    struct process_slot *slot = context;
+    struct process_run *run = slot->run;
+    if (!run || !run->is_accepted) {
+        return; /* it was given up meanwhile */
+    }
+    executor_process_done(run, done);
+    executor_process_free_slot(slot, done->rss_kib);
+}
+
+static void on_line(void *context, int level, struct bytes text, bool is_output)
+{
+    struct process_slot *slot = context;
+    const struct message *message = slot->run ? &slot->run->request->message : NULL;
+    if (!message) {
+        log_write((enum log_level)level, "%.*s", BYTES_FORMAT(text));
+    } else if (is_output) {
+        log_task((enum log_level)level, message->task, message->id, "%.*s[%.*s]: %.*s",
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+                 BYTES_FORMAT(text));
+    } else {
+        size_t head = bytes_find(text, '\n');
+        log_task_block((enum log_level)level, message->task, message->id,
+                       bytes_skip(text, head + 1), "%.*s", BYTES_FORMAT(bytes_of(text.data, head)));
+    }
+}
+
+/* The nursery tells how it ended. */
+static void on_closed(void *context, bool is_broken)
+{
+    struct process_slot *slot = context;
+    if (is_broken) {
+        executor_process_notice(slot->executor, LOG_ERROR,
+                                "Process 'ForkPoolWorker-%d' pid:%d wrote something that is no "
+                                "answer, and is ended",
+                                slot->number, slot->pid);
+        executor_process_signal(slot, SIGKILL);
+    }
+}
+
+static const struct process_child_events child_events = {
+    .on_ready = on_ready,
+    .on_accepted = on_accepted,
+    .on_state = on_state,
+    .on_done = on_done,
+    .on_line = on_line,
+    .on_closed = on_closed,
+};
+
+/* What the nursery tells */
+
+static void on_loaded(void *context)
+{
+    (void)context;
+}
+
+static void on_forked(void *context, int pid, int number)
+{
+    const struct executor_process *executor = context;
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (slot->number == number && slot->pid == 0) {
+            slot->pid = pid;
+        }
+    }
+}
+
+static void on_exited(void *context, int pid, int code)
+{
+    struct executor_process *executor = context;
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (slot->pid == pid) {
+            end_slot(slot, code);
+            break;
+        }
+    }
+    process_nursery_reap(executor->nursery, pid);
+    if (executor->failed_starts > 0 && !executor->is_held) {
+        hold(executor);
+    }
+    loop_defer(executor->loop, &executor->assign_call);
+}
+
+static void on_nursery_line(void *context, struct bytes text)
+{
+    (void)context;
+    log_write(LOG_WARNING, "%.*s", BYTES_FORMAT(text));
+}
+
+static void on_ended(void *context, int exit_code, int signal_number)
+{
+    struct executor_process *executor = context;
+    bool is_expected = executor->is_stopping;
+    process_nursery_free(&executor->nursery);
+    executor->is_stopping = false;
+    struct list_node *node = NULL;
+    while ((node = list_first(&executor->slots)) != NULL) {
+        end_slot(list_entry(node, struct process_slot, node), UNKNOWN_SIGNAL);
+    }
+    if (!is_expected) {
+        executor->failed_starts++;
+        hold(executor);
+        executor_process_notice(
+            executor, LOG_CRITICAL,
+            "The parent of the Python processes ended (%s %d); tasks wait until "
+            "it can be started again",
+            signal_number ? "signal" : "exit code", signal_number ? signal_number : exit_code);
+    }
+    loop_defer(executor->loop, &executor->assign_call);
+}
+
+static const struct process_nursery_events nursery_events = {
+    .on_loaded = on_loaded,
+    .on_forked = on_forked,
+    .on_exited = on_exited,
+    .on_line = on_nursery_line,
+    .on_ended = on_ended,
+};

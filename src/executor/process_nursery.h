@@ -1,0 +1,58 @@
+/*
+ * The warm parent of the pool's Python processes: python -m petiole.pool, which imports the app
+ * once and forks on demand, so that the processes share its memory. The conversation is told in
+ * python-shim/src/petiole/pool.py: packets over a socket that is its stdin.
+ *
+ * A process that has ended stays a zombie until process_nursery_reap: until then its id is safe to
+ * send signals to.
+ */
+#ifndef PETIOLE_EXECUTOR_PROCESS_NURSERY_H
+#define PETIOLE_EXECUTOR_PROCESS_NURSERY_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "executor/process_child.h"
+
+struct process_nursery;
+struct local_process_table;
+
+/* All come from the loop; none may free the nursery but on_ended. */
+struct process_nursery_events {
+    /* The app has been imported. */
+    void (*on_loaded)(void *context);
+    void (*on_forked)(void *context, int pid, int number);
+    /* `code` is an exit code, or the negative number of a signal. */
+    void (*on_exited)(void *context, int pid, int code);
+    /* A line that it wrote; borrowed. */
+    void (*on_line)(void *context, struct bytes text);
+    /* The nursery itself has ended, and its processes with it. Once. */
+    void (*on_ended)(void *context, int exit_code, int signal_number);
+};
+
+struct process_nursery_options {
+    const char *program;      /* path of the Python interpreter */
+    char *const *arguments;   /* ends with NULL */
+    char *const *environment; /* ends with NULL */
+};
+
+/* Starts it; returns new. Borrows `table` and `events`. NOT_FOUND, REFUSED or TEMPORARY. */
+struct process_nursery *process_nursery_new(struct loop *loop, struct local_process_table *table,
+                                            const struct process_nursery_options *options,
+                                            const struct process_nursery_events *events,
+                                            void *context, struct error *reterr);
+
+/* Asks for a process called `number`; takes the ends. */
+void process_nursery_fork(struct process_nursery *nursery, int number,
+                          const struct process_child_ends *ends);
+
+/* No signal is sent to `pid` any more. */
+void process_nursery_reap(struct process_nursery *nursery, int pid);
+
+/* Asks it to end: on_ended follows within five seconds. */
+void process_nursery_stop(struct process_nursery *nursery);
+
+/* Frees it, in or after on_ended; leaves NULL. */
+void process_nursery_free(struct process_nursery **nursery);
+
+#endif

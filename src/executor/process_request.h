@@ -1,0 +1,15 @@
+/*
+ * What becomes `task.request` in a Python process: the message's headers and what a Celery worker
+ * adds to them (celery/worker/request.py: create_request_cls, Request.execute_using_pool). args,
+ * kwargs and embed are added where the body is read. Pure.
+ */
+#ifndef PETIOLE_EXECUTOR_PROCESS_REQUEST_H
+#define PETIOLE_EXECUTOR_PROCESS_REQUEST_H
+
+#include "codec/message.h"
+
+/* Appends one JSON object. */
+void process_request_append(struct buffer *buffer, const struct message *message,
+                            const char *hostname);
+
+#endif
