@@ -18,10 +18,9 @@ from typing import Any, Callable
 from celery import Task
 from celery._state import _task_stack
 from celery.app.trace import task_has_custom
-from celery.app.utils import find_app
 from celery.exceptions import InvalidTaskError, NotRegistered
 
-from petiole import _message, _progress
+from petiole import _app, _message, _progress
 
 LIMIT_S_MAX = 100_000_000
 
@@ -103,14 +102,7 @@ def prepare(environ: Mapping[str, str]) -> Body:
 
 def _load_app(name: str | None) -> Any:
     """Return the Celery app called `name` with all of its tasks, None when there is no name."""
-    if not name:
-        return None
-    app = find_app(name)
-    app.set_current()
-    app.set_default()
-    app.loader.import_default_modules()
-    app.finalize()
-    return app
+    return _app.load(name) if name else None
 
 
 def _registered(app: Any, name: str) -> Any:

@@ -1,0 +1,6 @@
+"""A config module of Celery's."""
+
+from __future__ import annotations
+
+task_default_queue = "configured"
+imports = ("manifest_more",)
