@@ -1,0 +1,17 @@
+/*
+ * JSON as the tree of yaml.h, for whoever reads the same thing in both forms. (libyaml reads most
+ * JSON itself, but refuses surrogate pairs, long keys and some characters.)
+ */
+#ifndef PETIOLE_BASE_YAML_JSON_H
+#define PETIOLE_BASE_YAML_JSON_H
+
+#include "base/json.h"
+#include "base/yaml.h"
+
+/* A copy of `value`, which json_parse has checked, in `arena`: strings as quoted scalars, numbers,
+ * true, false and null as plain ones, all on line 1. Returns NULL with INVALID when it is nested
+ * deeper than YAML_MAX_DEPTH or a string has a NUL character. Of members with the same key all are
+ * kept. */
+const struct yaml *yaml_json_tree(struct json value, struct arena *arena, struct error *reterr);
+
+#endif
