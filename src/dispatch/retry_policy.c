@@ -6,7 +6,8 @@
 static bool names_exception(const char *name, struct bytes module, struct bytes type)
 {
     struct bytes whole = bytes_from_text(name);
-    if (bytes_equal(whole, type) || bytes_equal(whole, BYTES("Exception"))) {
+    if (bytes_equal(whole, type) || bytes_equal(whole, BYTES("Exception"))
+        || bytes_equal(whole, BYTES("builtins.Exception"))) {
         return true;
     }
     return whole.length == module.length + 1 + type.length && bytes_starts_with(whole, module)
@@ -14,10 +15,10 @@ static bool names_exception(const char *name, struct bytes module, struct bytes 
            && bytes_equal(bytes_skip(whole, module.length + 1), type);
 }
 
-static bool is_listed(const char *const *names, struct bytes module, struct bytes type)
+bool retry_policy_lists(const char *const *names, struct bytes exc_module, struct bytes exc_type)
 {
     for (; names && *names; names++) {
-        if (names_exception(*names, module, type)) {
+        if (names_exception(*names, exc_module, exc_type)) {
             return true;
         }
     }
@@ -27,8 +28,8 @@ static bool is_listed(const char *const *names, struct bytes module, struct byte
 bool retry_policy_applies(const struct task_type *type, struct bytes exc_module,
                           struct bytes exc_type, int64_t retries)
 {
-    return is_listed(type->autoretry_for, exc_module, exc_type)
-           && !is_listed(type->dont_autoretry_for, exc_module, exc_type)
+    return retry_policy_lists(type->autoretry_for, exc_module, exc_type)
+           && !retry_policy_lists(type->dont_autoretry_for, exc_module, exc_type)
            && (type->max_retries < 0 || retries < type->max_retries);
 }
 

@@ -11,6 +11,10 @@
 
 #include "dispatch/registry.h"
 
+/* Whether `names` (ends with NULL; NULL: none) has an exception: by its class, by module and class, or
+ * by "Exception", which is every one. Bases of a class are not known here. */
+bool retry_policy_lists(const char *const *names, struct bytes exc_module, struct bytes exc_type);
+
 /* Whether `type` retries a failure with this exception by itself: autoretry_for has its class
  * ("OOMKilled"), its module and class, or "Exception"; dont_autoretry_for has not; and fewer than
  * max_retries were made. */

@@ -4,6 +4,7 @@
  * With each line goes the metric of the same event.
  */
 #include "codec/python_repr.h"
+#include "dispatch/retry_policy.h"
 #include "worker/pipeline_private.h"
 
 #define MAX_REPR_BYTES   1024 /* resultrepr_maxsize */
@@ -89,6 +90,14 @@ static void log_success(struct pipeline *pipeline, const struct request *request
     buffer_fini(&text);
 }
 
+/* A failure that the task's option `throws` names is no surprise: no traceback is logged
+ * (celery/app/trace.py: log_policy_expected). */
+static bool is_expected(const struct request *request, const struct outcome *outcome)
+{
+    return request->type
+           && retry_policy_lists(request->type->throws, outcome->exc_module, outcome->exc_type);
+}
+
 static void log_failure(struct pipeline *pipeline, const struct request *request,
                         const struct outcome *outcome)
 {
@@ -103,8 +112,10 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
     struct buffer text;
     buffer_init(&text, 8192);
     append_exception(&text, outcome);
-    log_task_block(LOG_ERROR, request->message.task, request->message.id, outcome->traceback,
-                   TASK_HEAD "raised unexpected: %.*s", TASK_ARGUMENTS(request),
+    bool expected = is_expected(request, outcome);
+    log_task_block(expected ? LOG_INFO : LOG_ERROR, request->message.task, request->message.id,
+                   expected ? BYTES("") : outcome->traceback, TASK_HEAD "raised %s: %.*s",
+                   TASK_ARGUMENTS(request), expected ? "expected" : "unexpected",
                    BYTES_FORMAT(buffer_view(&text)));
     buffer_fini(&text);
 }

@@ -49,6 +49,24 @@ static void test_the_first_pattern_that_matches_wins(void **state)
     assert_null(registry);
 }
 
+static void test_a_tasks_own_name_comes_before_globs(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"a*", NULL};
+    struct registry *registry = registry_of(patterns);
+    struct task_type type = registry_defaults;
+    type.is_exact = true;
+    type.pattern = "a[x]*";
+    type.rate_limit = "10/m";
+    const struct task_type *row = registry_add(registry, &type);
+    (void)registry_add(registry, &type); /* a second one of that name is never found */
+    assert_ptr_equal(registry_find(registry, BYTES("a[x]*")), row);
+    assert_string_equal(row->rate_limit, "10/m");
+    assert_found(registry, BYTES("ax"), "a*");
+    assert_found(registry, BYTES("b"), NULL);
+    registry_free(&registry);
+}
+
 static void test_an_empty_registry_knows_nothing(void **state)
 {
     (void)state;
@@ -137,12 +155,16 @@ static void test_the_defaults_are_celerys(void **state)
     assert_true(type->default_retry_delay_s == 180 && type->retry_backoff_max_s == 600);
     assert_true(type->retry_jitter);
     assert_true(type->retry_backoff == 0);
+    assert_true(type->send_events && !type->retry_on_worker_lost);
+    assert_null(type->rate_limit);
+    assert_null(type->throws);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_first_pattern_that_matches_wins),
+        cmocka_unit_test(test_a_tasks_own_name_comes_before_globs),
         cmocka_unit_test(test_an_empty_registry_knows_nothing),
         cmocka_unit_test(test_a_name_with_a_nul_is_nobodys),
         cmocka_unit_test(test_a_row_is_a_copy),
