@@ -3,6 +3,7 @@
 #include <ctype.h>
 
 #include "worker/settings_check.h"
+#include "worker/settings_manifest.h"
 #include "worker/settings_names.h"
 #include "worker/settings_queues.h"
 #include "worker/settings_tasks.h"
@@ -31,10 +32,8 @@ static const struct {
 
 /* Variables of Petiole that are no settings. */
 static const char *const other_variables[] = {
-    "PETIOLE_CONFIG",
-    "PETIOLE_PYTHON",
-    "PETIOLE_TASK_FILE",
-    "PETIOLE_RESULT_FILE",
+    "PETIOLE_CONFIG",    "PETIOLE_MANIFEST",    "PETIOLE_PYTHON",
+    "PETIOLE_TASK_FILE", "PETIOLE_RESULT_FILE",
 };
 
 const struct setting_row *settings_find_row(struct bytes name)
@@ -234,15 +233,22 @@ bool settings_load(struct settings *settings, const struct settings_sources *sou
                    struct error *reterr)
 {
     *settings = (struct settings){.arena = arena_new(65536), .registry = registry_new()};
-    if (!read_defaults(settings, reterr) || !read_file(settings, sources->config_path, reterr)
+    struct settings_manifest manifest;
+    if (!read_defaults(settings, reterr)
+        || !settings_manifest_read(settings, sources, &manifest, reterr)
+        || !read_file(settings, sources->config_path, reterr)
         || !read_variables(settings, sources->environment, false, reterr)
         || !read_variables(settings, sources->environment, true, reterr)
         || !read_overrides(settings, sources, reterr)) {
         return false;
     }
     read_pod_namespace(settings, sources->namespace_path);
-    return settings_check_all(settings, reterr) && settings_tasks_read(settings, reterr)
-           && settings_queues_choose(settings, sources, reterr);
+    if (!settings_check_all(settings, reterr) || !settings_tasks_read(settings, &manifest, reterr)
+        || !settings_queues_choose(settings, sources, reterr)) {
+        return false;
+    }
+    settings_manifest_note_queue(settings, &manifest);
+    return true;
 }
 
 void settings_fini(struct settings *settings)

@@ -1,6 +1,6 @@
 /*
- * What an operator can set, read from everywhere it can be set. Later ones win: defaults, the
- * settings file, the environment, the command line. Every row of settings_table.h is a member of
+ * What an operator can set, read from everywhere it can be set. Later ones win: defaults, the app's
+ * own settings (its manifest), the settings file, the environment, the command line. Every row of settings_table.h is a member of
  * struct settings of the same name; the rows' kinds say how its text is read. Loading connects to
  * nothing and logs nothing: what there is to say is kept as notes, to be logged once the log is
  * open.
@@ -86,6 +86,8 @@ struct setting_override {
 };
 
 struct settings_sources {
+    struct bytes manifest;                    /* the text of an app's manifest */
+    const char *manifest_origin;              /* for messages: "app proj", a path; NULL: none */
     const char *config_path;                  /* a .yaml, .yml or .json file; NULL: none */
     char *const *environment;                 /* "NAME=value"; ends with NULL */
     const struct setting_override *overrides; /* the command line's, in order: the last one wins */
@@ -116,7 +118,8 @@ struct settings {
     const double *runtime_buckets; /* worker_runtime_buckets in seconds, ascending */
     size_t runtime_bucket_count;
     const char *tenant; /* whose worker this is: kubernetes_namespace, else tenant_default */
-    /* owned: the rows of `tasks`, with the task_* settings as their defaults */
+    /* owned: the tasks of the manifest and the rows of `tasks`, with the task_* settings as their
+     * defaults */
     struct registry *registry;
 
     struct arena *arena;         /* owned: everything above lives in it */
@@ -127,6 +130,8 @@ struct settings {
     const char *origins[SETTING_COUNT_OF_ALL]; /* who: a file, "option -c"; NULL: nobody */
     const struct yaml *nodes[SETTING_COUNT_OF_ALL]; /* where it stands there; NULL: nobody set it */
     const char *config_path;                        /* the settings file; NULL: none */
+    const char *manifest_origin;                    /* whose manifest was read; NULL: none was */
+    size_t manifest_task_count;                     /* how many tasks it has */
 };
 
 /* Reads every source into `settings`, which is zeroed or uninitialized memory. Fails with INVALID

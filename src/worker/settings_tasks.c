@@ -1,14 +1,20 @@
 #include "worker/settings_tasks.h"
 
+#include <fnmatch.h>
 #include <stdarg.h>
 
+#include "base/yaml_json.h"
 #include "worker/settings_names.h"
 #include "worker/settings_value.h"
 
-/* One row of `tasks` while it is read. */
+/* One row while it is read: of `tasks`, or of the manifest. */
 struct row {
     struct settings *settings;
-    const char *pattern;
+    const struct settings_manifest *manifest;
+    const char *pattern; /* for messages: which row of which source is being read */
+    bool is_of_app;      /* the manifest's options are being read */
+    bool is_quiet;       /* what has no effect was said already */
+    bool has_executor;   /* one was named */
     struct task_type type;
     enum setting_tristate acks_on_failure_or_timeout;
     enum setting_tristate acks_on_failure;
@@ -29,6 +35,10 @@ static bool fail(const struct row *row, const struct yaml *node, const char *nam
     va_start(arguments, format);
     (void)vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
+    if (row->is_of_app) {
+        return error_set(row->reterr, ERROR_INVALID, "%s: tasks: %.128s: %s: %s",
+                         row->manifest->origin, row->pattern, name, text);
+    }
     return settings_value_fail(row->settings, SETTING_ID_tasks, node, row->reterr, "%.128s: %s: %s",
                                row->pattern, name, text);
 }
@@ -149,6 +159,7 @@ static bool read_executor(struct row *row, void *member, const struct yaml *valu
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
         if (value->type == YAML_SCALAR && bytes_equal_text(value->text, names[index])) {
             *(enum task_executor *)member = (enum task_executor)index;
+            row->has_executor = true;
             return true;
         }
     }
@@ -189,6 +200,8 @@ static bool read_retry_kwargs(struct row *row, void *member, const struct yaml *
         } else if (bytes_equal_text(entry.key->text, "countdown")) {
             ok = read_seconds(row, &type->default_retry_delay_s, entry.value,
                               "retry_kwargs.countdown");
+        } else if (row->is_of_app) {
+            ok = true; /* for Task.retry, in Python */
         } else {
             ok = fail(row, entry.key, name, "max_retries and countdown are allowed, not \"%.64s\"",
                       entry.key->text.data);
@@ -205,9 +218,44 @@ static bool accept(struct row *row, void *member, const struct yaml *value, cons
 {
     (void)member;
     (void)value;
-    settings_value_note(row->settings, LOG_DEBUG, "tasks: %.128s: %s has no effect", row->pattern,
-                        name);
+    if (!row->is_quiet) {
+        settings_value_note(row->settings, LOG_DEBUG, "tasks: %.128s: %s has no effect",
+                            row->pattern, name);
+    }
     return true;
+}
+
+/* Known to the registry, but not carried out yet. */
+static bool accept_flag(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    return read_flag(row, member, value, name) && accept(row, NULL, NULL, name);
+}
+
+/* celery/utils/time.py: rate: a number, or a number a second, minute or hour. */
+static bool accept_rate(struct row *row, void *member, const struct yaml *value, const char *name)
+{
+    double number = 0;
+    if (yaml_is_null(value)) {
+        *(const char **)member = NULL;
+        return true;
+    }
+    struct yaml head = *value;
+    bool ok = value->type == YAML_SCALAR;
+    if (ok) {
+        size_t slash = bytes_find(value->text, '/');
+        struct bytes unit = bytes_skip(value->text, slash);
+        head.is_plain = true;
+        head.text = arena_copy(row->settings->arena, bytes_of(value->text.data, slash));
+        ok = yaml_double(&head, &number) && number >= 0
+             && (unit.length == 0 || bytes_equal_text(unit, "/s") || bytes_equal_text(unit, "/m")
+                 || bytes_equal_text(unit, "/h"));
+    }
+    if (!ok) {
+        return fail(row, value, name, "a number, 10/s, 10/m or 10/h is allowed, not %s",
+                    yaml_type_name(value));
+    }
+    *(const char **)member = value->text.data;
+    return accept(row, NULL, NULL, name);
 }
 
 #define TYPE(member) (offsetof(struct row, type) + offsetof(struct task_type, member))
@@ -249,14 +297,14 @@ static const struct option {
     {"priority", accept, 0},
     {"pydantic", accept, 0},
     {"queue", accept, 0},
-    {"rate_limit", accept, 0},
+    {"rate_limit", accept_rate, TYPE(rate_limit)},
     {"resultrepr_maxsize", accept, 0},
-    {"retry_on_worker_lost", accept, 0},
-    {"send_events", accept, 0},
+    {"retry_on_worker_lost", accept_flag, TYPE(retry_on_worker_lost)},
+    {"send_events", accept_flag, TYPE(send_events)},
     {"serializer", accept, 0},
     {"shared", accept, 0},
     {"store_eager_result", accept, 0},
-    {"throws", accept, 0},
+    {"throws", read_names, TYPE(throws)},
     {"trail", accept, 0},
     {"typing", accept, 0},
 };
@@ -275,15 +323,35 @@ static bool fail_unknown(const struct row *row, const struct yaml *key)
     return ok;
 }
 
-static bool read_option(struct row *row, struct yaml_entry entry)
+static const struct option *find_option(struct bytes name)
 {
     for (size_t index = 0; index < ARRAY_LENGTH(options); index++) {
-        const struct option *option = &options[index];
-        if (bytes_equal_text(entry.key->text, option->name)) {
-            return option->read(row, (char *)row + option->offset, entry.value, option->name);
+        if (bytes_equal_text(name, options[index].name)) {
+            return &options[index];
         }
     }
-    return fail_unknown(row, entry.key);
+    return NULL;
+}
+
+static bool read_option(struct row *row, const struct option *option, const struct yaml *value)
+{
+    return option->read(row, (char *)row + option->offset, value, option->name);
+}
+
+/* The options of a row of `tasks`. */
+static bool read_options(struct row *row, const struct yaml *mapping)
+{
+    for (size_t index = 0; index < mapping->count; index++) {
+        struct yaml_entry entry = mapping->entries[index];
+        const struct option *option = find_option(entry.key->text);
+        if (!option) {
+            return fail_unknown(row, entry.key);
+        }
+        if (!read_option(row, option, entry.value)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The task's own value, else the setting's, else what `or_timeout` says (celery/app/task.py:
@@ -326,8 +394,12 @@ static void decide_acks(struct row *row)
         acks_on(row->acks_on_timeout, settings->task_acks_on_timeout, or_timeout);
 }
 
-static bool check_template(const struct row *row, const struct yaml *node)
+/* What was said about executor and template must make sense together. */
+static bool decide_executor(struct row *row, const struct yaml *node)
 {
+    if (!row->has_executor && row->manifest->origin && !row->type.job_template) {
+        row->type.executor = TASK_PROCESS;
+    }
     bool wants_template = row->type.executor == TASK_KUBERNETES || row->type.executor == TASK_LOCAL;
     if (wants_template && !row->type.job_template) {
         return fail(row, node, "job_template", "is needed by the executors kubernetes and local");
@@ -335,32 +407,157 @@ static bool check_template(const struct row *row, const struct yaml *node)
     return true;
 }
 
-static bool read_row(struct settings *settings, struct yaml_entry entry, struct error *reterr)
+static struct row new_row(struct settings *settings, const struct settings_manifest *manifest,
+                          const char *pattern, struct error *reterr)
 {
     struct row row = {.settings = settings,
-                      .pattern = entry.key->text.data,
+                      .manifest = manifest,
+                      .pattern = pattern,
                       .type = settings_tasks_defaults(settings),
                       .reterr = reterr};
-    row.type.pattern = row.pattern;
+    row.type.pattern = pattern;
+    return row;
+}
+
+static bool read_row(struct settings *settings, const struct settings_manifest *manifest,
+                     struct yaml_entry entry, struct error *reterr)
+{
+    struct row row = new_row(settings, manifest, entry.key->text.data, reterr);
     if (entry.value->type != YAML_MAPPING) {
         return settings_value_fail(settings, SETTING_ID_tasks, entry.value, reterr,
                                    "%.128s: a mapping of options is allowed, not %s", row.pattern,
                                    yaml_type_name(entry.value));
     }
-    for (size_t index = 0; index < entry.value->count; index++) {
-        if (!read_option(&row, entry.value->entries[index])) {
-            return false;
-        }
-    }
-    decide_acks(&row);
-    if (!check_template(&row, entry.key)) {
+    if (!read_options(&row, entry.value) || !decide_executor(&row, entry.key)) {
         return false;
     }
+    decide_acks(&row);
     (void)registry_add(settings->registry, &row.type);
     return true;
 }
 
-bool settings_tasks_read(struct settings *settings, struct error *reterr)
+/* The tasks of the manifest */
+
+/* celery/app/task.py: Task.from_config: the options that Celery fills in from settings, as far as
+ * those settings mean something here. */
+static const struct {
+    const char *option;
+    enum setting_id id;
+} from_settings[] = {
+    {"acks_late", SETTING_ID_task_acks_late},
+    {"acks_on_failure_or_timeout", SETTING_ID_task_acks_on_failure_or_timeout},
+    {"acks_on_failure", SETTING_ID_task_acks_on_failure},
+    {"acks_on_timeout", SETTING_ID_task_acks_on_timeout},
+    {"reject_on_worker_lost", SETTING_ID_task_reject_on_worker_lost},
+    {"ignore_result", SETTING_ID_task_ignore_result},
+    {"store_errors_even_if_ignored", SETTING_ID_task_store_errors_even_if_ignored},
+    {"track_started", SETTING_ID_task_track_started},
+    {"time_limit", SETTING_ID_task_time_limit},
+    {"soft_time_limit", SETTING_ID_task_soft_time_limit},
+};
+
+/* Whether the option has the value of its setting in the app. */
+static bool is_from_settings(const struct settings_manifest *manifest, const char *option,
+                             const struct yaml *value)
+{
+    for (size_t index = 0; index < ARRAY_LENGTH(from_settings); index++) {
+        if (strcmp(option, from_settings[index].option) != 0) {
+            continue;
+        }
+        const struct setting_row *row = &settings_rows[from_settings[index].id];
+        const struct yaml *setting = yaml_get(manifest->settings, row->name);
+        return value->type == YAML_SCALAR
+               && bytes_equal_text(value->text, setting && setting->type == YAML_SCALAR
+                                                    ? setting->text.data
+                                                    : row->default_text);
+    }
+    return false;
+}
+
+/* null is "not set" for Celery, but no limit of retries. */
+static bool says_something(const struct option *option, const struct yaml *value)
+{
+    return !yaml_is_null(value) || strcmp(option->name, "max_retries") == 0;
+}
+
+static bool read_app_options(struct row *row, struct settings_manifest *manifest,
+                             const struct yaml *mapping)
+{
+    for (size_t index = 0; index < mapping->count; index++) {
+        struct yaml_entry entry = mapping->entries[index];
+        const struct option *option = find_option(entry.key->text);
+        if (!option) {
+            settings_manifest_note_unknown(row->settings, manifest, "task option", entry.key->text);
+        } else if (says_something(option, entry.value)
+                   && !is_from_settings(manifest, option->name, entry.value)
+                   && !read_option(row, option, entry.value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first row of `tasks` that matches `name`. */
+static const struct yaml_entry *find_row(const struct yaml *tasks, const char *name)
+{
+    for (size_t index = 0; tasks && index < tasks->count; index++) {
+        if (fnmatch(tasks->entries[index].key->text.data, name, 0) == 0) {
+            return &tasks->entries[index];
+        }
+    }
+    return NULL;
+}
+
+static bool read_app_task(struct settings *settings, struct settings_manifest *manifest,
+                          const struct yaml_entry *task, struct error *reterr)
+{
+    struct row row = new_row(settings, manifest, task->key->text.data, reterr);
+    row.type.is_exact = true;
+    row.is_of_app = true;
+    row.is_quiet = true;
+    if (!read_app_options(&row, manifest, task->value)) {
+        return false;
+    }
+    const struct yaml_entry *over = find_row(settings->tasks, row.pattern);
+    row.is_of_app = false;
+    if (over && over->value->type == YAML_MAPPING) {
+        row.pattern = over->key->text.data;
+        if (!read_options(&row, over->value)) {
+            return false;
+        }
+    }
+    if (!decide_executor(&row, over ? over->key : NULL)) {
+        return false;
+    }
+    decide_acks(&row);
+    (void)registry_add(settings->registry, &row.type);
+    return true;
+}
+
+static bool read_app_tasks(struct settings *settings, struct settings_manifest *manifest,
+                           struct error *reterr)
+{
+    struct json_walk walk = json_walk(manifest->tasks);
+    struct bytes raw;
+    struct json mapping;
+    bool ok = true;
+    while (ok && json_next_member(&walk, &raw, &mapping)) {
+        /* The registry copies what it keeps: a tree lives for one task. */
+        struct arena *scratch = arena_new(4096);
+        struct json name = {JSON_TYPE_STRING, bytes_of(raw.data - 1, raw.length + 2)};
+        struct yaml_entry task = {yaml_json_tree(name, scratch, reterr),
+                                  yaml_json_tree(mapping, scratch, reterr)};
+        ok = task.key && task.value
+                 ? read_app_task(settings, manifest, &task, reterr)
+                 : error_wrap(reterr, "%s: tasks: %.*s", manifest->origin,
+                              (int)(raw.length < 128 ? raw.length : 128), raw.data);
+        arena_free(&scratch);
+    }
+    return ok;
+}
+
+bool settings_tasks_read(struct settings *settings, struct settings_manifest *manifest,
+                         struct error *reterr)
 {
     const struct yaml *tasks = settings->tasks;
     if (tasks && tasks->type != YAML_MAPPING) {
@@ -368,8 +565,11 @@ bool settings_tasks_read(struct settings *settings, struct error *reterr)
                                    "a mapping from task names to options is allowed, not %s",
                                    yaml_type_name(tasks));
     }
+    if (!read_app_tasks(settings, manifest, reterr)) {
+        return false;
+    }
     for (size_t index = 0; tasks && index < tasks->count; index++) {
-        if (!read_row(settings, tasks->entries[index], reterr)) {
+        if (!read_row(settings, manifest, tasks->entries[index], reterr)) {
             return false;
         }
     }
