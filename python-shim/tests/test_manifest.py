@@ -154,6 +154,14 @@ def test_what_can_is_no_warning(document: dict[str, Any]) -> None:
     assert not warned(document, "worker_ready", "celery.")
 
 
+def test_plain_app_has_no_warnings(python: Interpreter) -> None:
+    document = manifest(python, "-A", "runner_app")
+    assert document["warnings"] == []
+    assert document["settings"] == {}
+    assert list(document["queues"]) == ["celery"]
+    assert document["routes"] == []
+
+
 def test_credentials_stay_out(python: Interpreter, tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     done = python.run("-m", "petiole.manifest", "-A", APP, "-o", str(path))

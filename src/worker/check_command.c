@@ -6,6 +6,7 @@
 #include "executor/plugin.h"
 #include "worker/check_kubernetes.h"
 #include "worker/check_redis.h"
+#include "worker/manifest.h"
 #include "worker/nodename.h"
 #include "worker/settings_redis.h"
 
@@ -36,21 +37,21 @@ static void report(struct checker *checker, bool ok, const char *what, const cha
     checker->failure_count += ok ? 0 : 1;
 }
 
-static bool check_settings(struct checker *checker)
+static bool load_settings(struct checker *checker, const struct manifest *manifest,
+                          struct error *reterr)
 {
     const struct options *options = checker->options;
-    struct settings *settings = &checker->settings;
     const char *node_name = NULL;
-    struct error error = {0};
-    bool ok = nodename_make(options->node_name, nodename_hostname(checker->arena), checker->arena,
-                            &node_name, &error)
-              && options_load_settings(options, checker->environment, node_name, settings, &error);
-    if (!ok) {
-        report(checker, false, "settings", "%s", error.message);
-        return false;
-    }
-    report(checker, true, "settings", "%s",
-           settings->config_path ? settings->config_path : "no file is named");
+    return nodename_make(options->node_name, nodename_hostname(checker->arena), checker->arena,
+                         &node_name, reterr)
+           && options_load_settings(options, checker->environment, node_name, manifest,
+                                    &checker->settings, reterr);
+}
+
+static void print_notes(const struct checker *checker)
+{
+    const struct options *options = checker->options;
+    const struct settings *settings = &checker->settings;
     for (size_t index = 0; index < options->warning_count; index++) {
         (void)printf("note %-14s %s\n", "options", options->warnings[index]);
     }
@@ -59,6 +60,31 @@ static bool check_settings(struct checker *checker)
             (void)printf("note %-14s %s\n", "settings", settings->notes[index].text);
         }
     }
+}
+
+static bool check_settings(struct checker *checker)
+{
+    const struct settings *settings = &checker->settings;
+    struct manifest manifest;
+    struct error error = {0};
+    if (!manifest_load(&manifest, checker->options, checker->environment, &error)) {
+        report(checker, false, "app", "%s", error.message);
+        manifest_fini(&manifest);
+        return false;
+    }
+    bool ok = load_settings(checker, &manifest, &error);
+    manifest_fini(&manifest);
+    if (!ok) {
+        report(checker, false, "settings", "%s", error.message);
+        return false;
+    }
+    if (settings->manifest_origin) {
+        report(checker, true, "app", "%s: %zu tasks", settings->manifest_origin,
+               settings->manifest_task_count);
+    }
+    report(checker, true, "settings", "%s",
+           settings->config_path ? settings->config_path : "no file is named");
+    print_notes(checker);
     return true;
 }
 
@@ -84,6 +110,15 @@ static void check_native(struct checker *checker, const struct plugin_set *plugi
            ok ? "native" : "executor native, but no plugin has it");
 }
 
+/* The app's own tasks were counted already. */
+static void check_process(struct checker *checker, const struct task_type *type)
+{
+    if (type->is_exact) {
+        return;
+    }
+    report(checker, true, "task", "%s: in a Python process", type->pattern);
+}
+
 static void check_tasks(struct checker *checker, const struct plugin_set *plugins)
 {
     const struct task_type *type = NULL;
@@ -98,7 +133,7 @@ static void check_tasks(struct checker *checker, const struct plugin_set *plugin
             check_native(checker, plugins, type);
             break;
         case TASK_PROCESS:
-            report(checker, true, "task", "%s: in a Python process", type->pattern);
+            check_process(checker, type);
             break;
         }
     }

@@ -5,6 +5,7 @@
 #include "base/banned.h"
 #include "worker/check_command.h"
 #include "worker/daemon.h"
+#include "worker/manifest.h"
 #include "worker/nodename.h"
 #include "worker/options.h"
 #include "worker/probe_command.h"
@@ -13,21 +14,27 @@
 
 #define EXIT_USAGE 2 /* click's, for a wrong command line */
 
-/* `petiole worker`: settings first, so that a bad one is told before anything
- * is connected. */
+/* `petiole worker`: app and settings first, so that a bad one is told before anything is
+ * connected. */
 static int run_worker(const struct options *options, char *const *environment)
 {
     struct settings settings = {0};
     struct error error = {0};
     struct arena *arena = arena_new(512);
+    struct manifest manifest = {.arena = NULL};
     const char *node_name = NULL;
-    int exit_code = EXIT_USAGE;
-    if (nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
-        && options_load_settings(options, environment, node_name, &settings, &error)) {
+    int exit_code = 1;
+    bool has_manifest = manifest_load(&manifest, options, environment, &error);
+    bool ok =
+        has_manifest
+        && nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
+        && options_load_settings(options, environment, node_name, &manifest, &settings, &error);
+    manifest_fini(&manifest);
+    if (ok) {
         exit_code = worker_run(options, &settings, node_name);
     } else {
         (void)fprintf(stderr, "Error: %s\n", error.message);
-        exit_code = 1;
+        exit_code = !has_manifest && error.kind == ERROR_NOT_FOUND ? EXIT_USAGE : 1;
     }
     settings_fini(&settings);
     arena_free(&arena);

@@ -1,8 +1,10 @@
 #include "worker/options.h"
 
+#include "worker/manifest.h"
 #include "worker/options_apply.h"
 #include "worker/options_table.h"
 #include "worker/settings_names.h"
+#include "worker/settings_value.h"
 
 /* Arguments */
 
@@ -336,25 +338,6 @@ static void note_unknown_variables(struct options *options, char *const *environ
     }
 }
 
-/* What a Python worker would read and we cannot. */
-static void warn_of_python(struct options *options)
-{
-    if (options->app) {
-        options_apply_warn(
-            options, arena_format(options->arena,
-                                  "The settings and tasks of the app %.128s are not read: write "
-                                  "them into the settings file (--config).",
-                                  options->app));
-    }
-    if (options->config_module) {
-        options_apply_warn(options,
-                           arena_format(options->arena,
-                                        "The Celery config module %.128s is not read: write its "
-                                        "settings into a .yaml file (--config).",
-                                        options->config_module));
-    }
-}
-
 static void keep_plugins(struct options_reader *reader)
 {
     if (reader->plugins.length > 0) {
@@ -384,9 +367,6 @@ static bool read_all(struct options_reader *reader, char *const *environment)
     read_config_variables(options, environment);
     note_unknown_variables(options, environment);
     keep_plugins(reader);
-    if (options->command != OPTIONS_PROBE) {
-        warn_of_python(options);
-    }
     return true;
 }
 
@@ -423,9 +403,12 @@ void options_print_help(FILE *file, const struct options *options)
 }
 
 bool options_load_settings(const struct options *options, char *const *environment,
-                           const char *node_name, struct settings *settings, struct error *reterr)
+                           const char *node_name, const struct manifest *manifest,
+                           struct settings *settings, struct error *reterr)
 {
     const struct settings_sources sources = {
+        .manifest = manifest ? buffer_view(&manifest->text) : bytes_of(NULL, 0),
+        .manifest_origin = manifest ? manifest->origin : NULL,
         .config_path = options->config_path,
         .environment = environment,
         .overrides = options->overrides,
@@ -434,7 +417,13 @@ bool options_load_settings(const struct options *options, char *const *environme
         .exclude_queues = options->exclude_queues,
         .node_name = node_name,
     };
-    return settings_load(settings, &sources, reterr);
+    if (!settings_load(settings, &sources, reterr)) {
+        return false;
+    }
+    if (manifest && manifest->warning) {
+        settings_value_note(settings, LOG_WARNING, "%s", manifest->warning);
+    }
+    return true;
 }
 
 void options_log_notes(const struct options *options)

@@ -16,6 +16,8 @@
 #include "base/memory.h"
 #include "worker/settings.h"
 
+struct manifest;
+
 enum options_command {
     OPTIONS_HELP,    /* options_print_help, exit 0 */
     OPTIONS_VERSION, /* print PETIOLE_VERSION, exit 0 */
@@ -33,6 +35,7 @@ struct options {
 
     /* Global */
     const char *app;           /* -A; NULL: none */
+    const char *manifest_path; /* --manifest, PETIOLE_MANIFEST: the app's; NULL: ask Python */
     const char *config_path;   /* --config, PETIOLE_CONFIG: a settings file of ours; NULL: none */
     const char *config_module; /* --config: anything else, a Celery config module; NULL: none */
     /* --workdir; options_load_settings does not change to it: main does, first */
@@ -41,6 +44,7 @@ struct options {
     bool has_no_color; /* -C, NO_COLOR */
 
     /* worker */
+    const char *include;        /* -I: more modules that Python imports, between commas */
     const char *node_name;      /* -n as given, for nodename_make; NULL: the default */
     const char *queues;         /* -Q */
     const char *exclude_queues; /* -X */
@@ -75,10 +79,11 @@ void options_fini(struct options *options);
 void options_print_help(FILE *file, const struct options *options);
 
 /* settings_load with everything that the command line has to say; `node_name` (may be NULL) is the
- * expanded one. */
+ * expanded one. `manifest` (NULL: none) is needed only during the call; its warning becomes one of
+ * the notes. */
 bool options_load_settings(const struct options *options, char *const *environment,
-                           const char *node_name, struct settings *settings,
-                           struct error *reterr) MUST_CHECK;
+                           const char *node_name, const struct manifest *manifest,
+                           struct settings *settings, struct error *reterr) MUST_CHECK;
 
 /* Logs warnings and debug lines. */
 void options_log_notes(const struct options *options);

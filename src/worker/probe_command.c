@@ -205,14 +205,14 @@ static void probe_workers(struct probe *probe, const struct settings *settings)
 static bool load_settings(const struct options *options, char *const *environment,
                           struct settings *settings, struct error *reterr)
 {
-    if (options_load_settings(options, environment, NULL, settings, reterr)) {
+    if (options_load_settings(options, environment, NULL, NULL, settings, reterr)) {
         return true;
     }
     struct options without_file = *options;
     without_file.config_path = NULL;
     settings_fini(settings);
     return options->config_path
-           && options_load_settings(&without_file, environment, NULL, settings, NULL);
+           && options_load_settings(&without_file, environment, NULL, NULL, settings, NULL);
 }
 
 int probe_command_run(const struct options *options, char *const *environment)

@@ -100,8 +100,7 @@ static void test_command_line_of_a_deployment(void **state)
     assert_string_equal(setting(options, "worker_concurrency"), "4");
     assert_string_equal(setting(options, "worker_send_task_events"), "true");
     assert_string_equal(setting(options, "worker_pool"), "solo");
-    assert_int_equal(options->warning_count, 1);
-    assert_non_null(strstr(options->warnings[0], "app.tasks"));
+    assert_int_equal(options->warning_count, 0);
 }
 
 static void test_spellings(void **state)
@@ -134,7 +133,7 @@ static void test_every_option_of_celery_is_known(void **state)
                             "--max-memory-per-child 2 --prefetch-multiplier 0 --disable-prefetch "
                             "--autoscale 3,1 -I a -s f --scheduler x --heartbeat-interval 2 "
                             "--without-gossip --without-mingle --without-heartbeat --discard");
-    assert_int_equal(options->warning_count, 8);
+    assert_int_equal(options->warning_count, 7);
     assert_string_equal(setting(options, "worker_max_tasks_per_child"), "1");
     assert_string_equal(setting(options, "worker_max_memory_per_child"), "2");
     options = parse(*state, "worker --time-limit 1.5 --soft-time-limit 1 -f /l --pidfile /p");
@@ -221,6 +220,23 @@ static void test_config(void **state)
     assert_string_equal(options->config_module, "celeryconfig");
 }
 
+static void test_app(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct options *options = parse(fixture, "-A proj --manifest m.json worker -I a,b");
+    assert_string_equal(options->manifest_path, "m.json");
+    assert_string_equal(options->include, "a,b");
+    assert_int_equal(options->warning_count, 0);
+    assert_string_equal(parse(fixture, "check --manifest c.json")->manifest_path, "c.json");
+    set_variable(fixture, "PETIOLE_MANIFEST=env.json");
+    set_variable(fixture, "CELERY_WORKER_INCLUDE=c");
+    options = parse(fixture, "worker");
+    assert_string_equal(options->manifest_path, "env.json");
+    assert_string_equal(options->include, "c");
+    assert_string_equal(parse(fixture, "worker --manifest b")->manifest_path, "b");
+    assert_null(parse(fixture, "--version")->manifest_path);
+}
+
 static void test_plugins(void **state)
 {
     const struct options *options = parse(*state, "--plugin /a,b.so worker --plugin /c\"d.so");
@@ -286,14 +302,16 @@ static void test_settings_of_options(void **state)
     struct error error = {0};
     const struct options *options =
         parse(fixture, "-b redis://u:hunter2@h:1/2 worker -Q x,y,x -X y -c auto");
-    assert_true(options_load_settings(options, fixture->environment, "w@h", &settings, &error));
+    assert_true(
+        options_load_settings(options, fixture->environment, "w@h", NULL, &settings, &error));
     assert_string_equal(settings.broker, "redis://u:hunter2@h:1/2");
     assert_int_equal(settings.queue_count, 1);
     assert_string_equal(settings.queues[0], "x");
     assert_true(settings.has_explicit_queues);
     settings_fini(&settings);
     options = parse(fixture, "worker -Q x -X x");
-    assert_false(options_load_settings(options, fixture->environment, NULL, &settings, &error));
+    assert_false(
+        options_load_settings(options, fixture->environment, NULL, NULL, &settings, &error));
     assert_non_null(strstr(error.message, "no queue is left"));
     settings_fini(&settings);
 }
@@ -308,6 +326,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_environment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_environment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_config, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_app, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_plugins, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_extra_settings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_probe, set_up, tear_down),

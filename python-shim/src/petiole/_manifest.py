@@ -120,13 +120,16 @@ def _settings(conf: Any, warnings: list[str]) -> dict[str, Any]:
     found = {}
     names = [name for name in DEFAULTS if _SECTIONS.match(name)]
     for name in sorted({*names, *_WITHOUT_DEFAULT}):
+        value, default = _effective(conf, name), DEFAULTS.get(name)
+        if value == default:
+            continue
         try:
-            value = plain(_effective(conf, name))
+            value = plain(value)
         except UnrepresentableError as error:
             if name not in _QUIETLY_LEFT_OUT:
                 warnings.append(f"The setting {name} is left out: it holds {error}.")
             continue
-        if value != plain(_default(name)):
+        if value != (list(default) if isinstance(default, tuple) else default):
             found[name] = value
     for name in _TENANT_SETTINGS:
         value = conf.get(f"petiole_{name}")
@@ -148,11 +151,6 @@ def _effective(conf: Any, name: str) -> Any:
     if name == "result_backend":
         return conf.first("result_backend", "CELERY_RESULT_BACKEND")
     return conf.get(name)
-
-
-def _default(name: str) -> Any:
-    default = DEFAULTS.get(name)
-    return None if default == float("inf") else default
 
 
 def _leave_out_credentials(settings: dict[str, Any], warnings: list[str]) -> None:
