@@ -7,8 +7,6 @@
 #include "executor/executor_kubernetes.h"
 #include "executor/executor_local.h"
 #include "executor/executor_native.h"
-#include "executor/executor_process.h"
-#include "executor/local_process.h"
 #include "executor/plugin.h"
 #include "worker/nodename.h"
 #include "worker/run_dir.h"
@@ -196,81 +194,6 @@ static struct executor *build_native(struct worker *worker, struct error *reterr
                                reterr);
 }
 
-/* The variables of the Python processes: ours, and the broker and backend that are used here, which
- * may come from elsewhere (celery/app/utils.py: Settings reads them from there). */
-static char *const *pool_environment(const struct worker *worker)
-{
-    const struct settings *settings = worker->settings;
-    size_t count = 0;
-    while (environ[count]) {
-        count++;
-    }
-    char **copy = arena_alloc(worker->arena, (count + 3) * sizeof(*copy));
-    for (size_t index = 0; index < count; index++) {
-        copy[index] = environ[index];
-    }
-    if (settings->broker) {
-        copy[count++] = arena_format(worker->arena, "CELERY_BROKER_URL=%s", settings->broker);
-    }
-    if (settings->result_backend) {
-        copy[count++] =
-            arena_format(worker->arena, "CELERY_RESULT_BACKEND=%s", settings->result_backend);
-    }
-    return copy;
-}
-
-static char *const *pool_arguments(const struct worker *worker, const char *program)
-{
-    const char *const arguments[] = {
-        program,
-        "-m",
-        "petiole.pool",
-        "-A",
-        worker->options->app,
-        "-n",
-        worker->node_name,
-        "-l",
-        log_level_name(worker->options->log_level),
-        worker->backend ? NULL : "--own-results",
-    };
-    char **copy = arena_alloc(worker->arena, (ARRAY_LENGTH(arguments) + 1) * sizeof(*copy));
-    for (size_t index = 0; index < ARRAY_LENGTH(arguments); index++) {
-        copy[index] =
-            arguments[index] ? arena_text(worker->arena, bytes_from_text(arguments[index])) : NULL;
-    }
-    return copy;
-}
-
-static struct executor *build_process(struct worker *worker, struct error *reterr)
-{
-    const struct settings *settings = worker->settings;
-    const char *python = getenv("PETIOLE_PYTHON"); // NOLINT(concurrency-mt-unsafe): never changed
-    python = python && python[0] != '\0' ? python : "python3";
-    const char *path = getenv("PATH"); // NOLINT(concurrency-mt-unsafe): never changed
-    const char *program = local_process_find(python, path, worker->arena);
-    if (!program || !worker->options->app) {
-        (void)error_set(reterr, ERROR_INVALID,
-                        program ? "tasks: executor process needs the Celery app: give it as -A"
-                                : "tasks: executor process needs Python, and there is no %s: set "
-                                  "PETIOLE_PYTHON",
-                        python);
-        return NULL;
-    }
-    bool is_solo = settings->worker_pool && strcmp(settings->worker_pool, "solo") == 0;
-    struct executor_process_options options = {
-        .program = program,
-        .arguments = pool_arguments(worker, program),
-        .environment = pool_environment(worker),
-        .hostname = worker->node_name,
-        .max_processes = is_solo ? 1 : (size_t)settings->worker_concurrency,
-        .idle_timeout_ms = (int64_t)(settings->process_idle_timeout * 1000),
-        .max_tasks_per_child = (uint64_t)settings->worker_max_tasks_per_child,
-        .max_memory_per_child_kib = (uint64_t)settings->worker_max_memory_per_child,
-    };
-    return executor_process_new(worker->loop, &options, &pipeline_executor_events, worker->pipeline,
-                                reterr);
-}
-
 static struct executor *build_local(struct worker *worker, struct error *reterr)
 {
     const struct settings *settings = worker->settings;
@@ -360,17 +283,27 @@ static bool load_kubeconfig(struct worker *worker, struct error *reterr)
     return true;
 }
 
+/* True also when there is none and none is needed. */
+static bool build_executor(struct worker *worker, struct worker_executor *slot,
+                           struct error *reterr)
+{
+    struct executor *(*const builders[TASK_EXECUTOR_COUNT])(struct worker *, struct error *) = {
+        [TASK_KUBERNETES] = build_kubernetes,
+        [TASK_LOCAL] = build_local,
+        [TASK_NATIVE] = build_native,
+    };
+    if (slot->which == TASK_PROCESS) {
+        return worker_process_build(worker, &slot->executor, reterr);
+    }
+    slot->executor = builders[slot->which](worker, reterr);
+    return slot->executor != NULL;
+}
+
 static bool build_executors(struct worker *worker, struct error *reterr)
 {
     if (!load_plugins(worker, reterr)) {
         return false;
     }
-    struct executor *(*const builders[TASK_EXECUTOR_COUNT])(struct worker *, struct error *) = {
-        [TASK_KUBERNETES] = build_kubernetes,
-        [TASK_LOCAL] = build_local,
-        [TASK_PROCESS] = build_process,
-        [TASK_NATIVE] = build_native,
-    };
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {
         struct worker_executor *slot = &worker->executors[index];
         slot->worker = worker;
@@ -378,8 +311,7 @@ static bool build_executors(struct worker *worker, struct error *reterr)
         if (!is_used(worker, slot->which)) {
             continue;
         }
-        slot->executor = builders[index](worker, reterr);
-        if (!slot->executor) {
+        if (!build_executor(worker, slot, reterr)) {
             return false;
         }
         pipeline_set_executor(worker->pipeline, slot->which, slot->executor);

@@ -1,6 +1,6 @@
 /*
  * What the files of the worker share: worker.c (phases and signals), worker_parts.c (building and
- * closing the parts), worker_status.c (probes and gauges), worker_outbox.c (Jobs that are gone).
+ * closing the parts), worker_process.c (the pool of Python processes), worker_status.c (probes and gauges), worker_outbox.c (Jobs that are gone).
  */
 #ifndef PETIOLE_WORKER_WORKER_PRIVATE_H
 #define PETIOLE_WORKER_WORKER_PRIVATE_H
@@ -77,6 +77,15 @@ struct worker {
 
 /* Builds every part from the settings, connecting to nothing. The error says what to change. */
 bool worker_parts_build(struct worker *worker, struct error *reterr) MUST_CHECK;
+
+/* worker_process.c */
+
+/* Builds the pool of Python processes. Without an app or Python `*ret_executor` stays NULL: an error
+ * when a row of `tasks` asks for the pool, else a warning. */
+bool worker_process_build(struct worker *worker, struct executor **ret_executor,
+                          struct error *reterr) MUST_CHECK;
+
+/* worker_parts.c */
 
 /* Starts backend and executors; the broker follows when they are ready. */
 void worker_parts_start(struct worker *worker);

@@ -40,7 +40,7 @@ class LogHandler(logging.Handler):
     channel: _frames.Channel | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record. What cannot be sent is lost, as with any log that is closed."""
+        """Send one record; what goes wrong is told as by every handler of logging."""
         try:
             text = self.format(record).encode("utf-8", "backslashreplace")
             channel = LogHandler.channel
@@ -49,7 +49,7 @@ class LogHandler(logging.Handler):
                 channel.send(_frames.LOG, _frames.log(level, text))
             else:
                 os.write(STDERR, text + b"\n")
-        except (OSError, ValueError):
+        except Exception:
             self.handleError(record)
 
 

@@ -1,0 +1,142 @@
+"""A Celery app as a team has it, for the pool of Python processes; it knows nothing of the worker.
+
+POOL_URL in the environment is the URL of its broker and backend.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.utils.log import get_task_logger
+
+logger = get_task_logger(__name__)
+app = Celery("pool_app", broker=os.environ["POOL_URL"], backend=os.environ["POOL_URL"])
+app.conf.update(
+    accept_content=os.environ.get("POOL_ACCEPT", "json").split(","),
+    broker_connection_retry_on_startup=True,
+    task_track_started=True,
+)
+kept: list[bytes] = []
+prepared: list[int] = []
+
+
+@signals.worker_process_init.connect
+def on_process_init(**_: Any) -> None:
+    """Count that this process was prepared."""
+    prepared.append(os.getpid())
+
+
+@app.task
+def add(x: Any, y: Any) -> Any:
+    """Return the sum."""
+    return x + y
+
+
+@app.task
+def who() -> dict[str, Any]:
+    """Tell which process runs this."""
+    return {"pid": os.getpid(), "parent": os.getppid(), "inits": len(prepared)}
+
+
+@app.task
+def sleep(seconds: float) -> str:
+    """Sleep."""
+    time.sleep(seconds)
+    return "slept"
+
+
+@app.task
+def careful(seconds: float) -> str:
+    """Sleep, and clean up when the soft limit comes."""
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+    return "slept"
+
+
+@app.task
+def leave(code: int) -> None:
+    """End the process by os._exit, or with a negative code by a signal."""
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+@app.task
+def leave_nicely() -> None:
+    """End the process by SystemExit."""
+    sys.exit(7)
+
+
+@app.task
+def keep(size: int) -> int:
+    """Keep so many bytes in memory."""
+    kept.append(b"x" * size)
+    return os.getpid()
+
+
+@app.task
+def speak() -> None:
+    """Write to the log in every way."""
+    logger.warning("by logger")
+    print("by print")
+    ctypes.CDLL(None).puts(b"by C")
+    ctypes.CDLL(None).fflush(None)
+    sys.stderr.write("without an end")
+
+
+@app.task(bind=True, max_retries=3)
+def again(self: Any, left: int) -> int:
+    """Retry until nothing is left."""
+    if left:
+        raise self.retry(args=(left - 1,), countdown=0)
+    return int(self.request.retries)
+
+
+@app.task
+def refuse(requeue: bool) -> None:
+    """Reject the message."""
+    raise Reject("no", requeue=requeue)
+
+
+@app.task(bind=True)
+def own_state(self: Any) -> None:
+    """Leave a state of its own."""
+    self.update_state(state="MINE", meta={"k": 1})
+    raise Ignore
+
+
+@app.task
+def break_in() -> None:
+    """Write what is no frame to the worker's socket, as broken native code may."""
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"\xff" * 64)
+        except OSError:
+            continue
+
+
+@app.task
+def fork_and_log() -> str:
+    """Log from a forked process of the task's own."""
+    pid = os.fork()
+    if pid == 0:
+        logger.warning("from the fork")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return "done"
+
+
+@app.task
+def stubborn() -> None:
+    """Ignore SIGTERM, with a child that does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)

@@ -1,0 +1,361 @@
+"""The pool of Python processes: an app as a team has it, run by `petiole -A app worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.result import AsyncResult
+from helpers import wait_settled, wait_stored
+from petiole_worker import TOP, PetioleWorker, run_petiole
+from redis_server import RedisServer
+from waiting import wait_for
+
+pytestmark = pytest.mark.petiole_only
+QUEUE = "celery"
+MIB = 1 << 20
+PetioleStarter = Callable[..., PetioleWorker]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of the processes below `pid` that have not ended."""
+    listing = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    children: dict[int, list[int]] = {}
+    for line in listing.splitlines():
+        child, parent, state = line.split()
+        if not state.startswith("Z"):
+            children.setdefault(int(parent), []).append(int(child))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+@pytest.fixture
+def start_pool(redis_server: RedisServer, start_petiole: PetioleStarter) -> PetioleStarter:
+    """Return a function that starts a worker of the app; `count` is its -c."""
+
+    def start(
+        count: int = 2, *arguments: str, accept: str = "json", **settings: Any
+    ) -> PetioleWorker:
+        environment = {
+            "PETIOLE_PYTHON": sys.executable,
+            "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{TOP / 'tests' / 'integration'}",
+            "POOL_URL": redis_server.url(0),
+            "POOL_ACCEPT": accept,
+        }
+        return start_petiole(
+            settings={"tasks": {}, "plugins": [], **settings},
+            queues=(QUEUE,),
+            global_arguments=("-A", "pool_app"),
+            arguments=("-c", str(count), *arguments),
+            environment=environment,
+        )
+
+    return start
+
+
+@pytest.fixture
+def send(redis_server: RedisServer) -> Callable[..., AsyncResult]:
+    """Return a function that sends a task of the app by its name."""
+    client = Celery(
+        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
+    )
+
+    def call(name: str, *args: Any, **options: Any) -> AsyncResult:
+        return client.send_task(f"pool_app.{name}", args, queue=QUEUE, **options)
+
+    return call
+
+
+def run(send: Callable[..., AsyncResult], name: str, *args: Any, **options: Any) -> Any:
+    """Send a task and return its result."""
+    return send(name, *args, **options).get(timeout=20)
+
+
+def test_processes_share_a_parent_and_do_one_task_each(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(2)
+    assert descendants(worker.pid) == [], "nothing is started before work comes"
+    first = run(send, "who")
+    assert first["parent"] != worker.pid
+    assert first["inits"] == 1
+    begin = time.monotonic()
+    for result in [send("sleep", 0.5) for _ in range(4)]:
+        assert result.get(timeout=20) == "slept"
+    assert 0.9 < time.monotonic() - begin < 2.5, "four of half a second by two processes"
+    assert len(descendants(worker.pid)) == 3, "two processes and their parent"
+    worker.terminate()
+    assert worker.wait_exit() == 0
+
+
+def test_idle_processes_end_and_come_back(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(2, process_idle_timeout=0.5)
+    before = run(send, "who")
+    wait_for(lambda: not descendants(worker.pid), 10)
+    assert run(send, "who")["pid"] != before["pid"]
+
+
+def test_without_an_idle_time_processes_stay(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    start_pool(1, process_idle_timeout=0)
+    before = run(send, "who")
+    time.sleep(1)
+    assert run(send, "who") == before
+
+
+def test_a_process_is_replaced_after_so_many_tasks(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    start_pool(1, "--max-tasks-per-child", "2")
+    pids = [run(send, "who")["pid"] for _ in range(5)]
+    assert pids[0] == pids[1]
+    assert pids[2] == pids[3]
+    assert len(set(pids)) == 3
+
+
+def test_a_process_is_replaced_when_it_has_grown(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(1, "--max-memory-per-child", "200000")
+    first = run(send, "keep", 1 * MIB)
+    assert run(send, "keep", 300 * MIB) == first
+    assert run(send, "keep", 1) != first
+    worker.wait_log(
+        r"WARNING/.*child process exiting after exceeding memory limit \(\d+KiB / 200000"
+    )
+
+
+def test_solo_is_one_process(start_pool: PetioleStarter, send: Callable[..., AsyncResult]) -> None:
+    worker = start_pool(4, "-P", "solo")
+    for result in [send("who") for _ in range(8)]:
+        result.get(timeout=20)
+    assert len(descendants(worker.pid)) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (3, "Worker exited prematurely: exitcode 3 Job: 0."),
+        (-9, "Worker exited prematurely: signal 9 (SIGKILL) Job: 0."),
+        (-11, "Worker exited prematurely: signal 11 (SIGSEGV) Job: 0."),
+    ],
+    ids=["exit", "kill", "segv"],
+)
+def test_a_lost_process(
+    code: int,
+    sentence: str,
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+) -> None:
+    worker = start_pool(1)
+    result = send("leave", code)
+    document = wait_stored(backend, result.id)
+    assert document["result"] == {
+        "exc_type": "WorkerLostError",
+        "exc_message": [sentence],
+        "exc_module": "billiard.exceptions",
+    }
+    worker.wait_log(r"ERROR/.*Process 'ForkPoolWorker-1' pid:\d+ exited with '")
+    assert run(send, "add", 1, 2) == 3
+    wait_settled(broker)
+
+
+def test_a_late_task_of_a_lost_process_goes_back(
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+) -> None:
+    worker = start_pool(
+        1,
+        tasks={"pool_app.who": {"executor": "process"}},
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+    )
+    pid = run(send, "who")["pid"]
+    result = send("sleep", 1.5)
+    worker.wait_log(rf"sleep\[{result.id}\] received")
+    wait_stored(backend, result.id, ("STARTED",))
+    os.kill(pid, signal.SIGKILL)
+    assert result.get(timeout=20) == "slept"
+    assert worker.log_count(rf"sleep\[{result.id}\] received") == 2
+    wait_settled(broker)
+
+
+def test_time_limits(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(2)
+    assert run(send, "careful", 30, soft_time_limit=0.5) == "cleaned up"
+    soft = wait_stored(backend, send("sleep", 30, soft_time_limit=0.5).id)
+    assert soft["result"]["exc_type"] == "SoftTimeLimitExceeded"
+    begin = time.monotonic()
+    for name, args in (("sleep", (30,)), ("stubborn", ())):
+        result = send(name, *args, time_limit=1)
+        hard = wait_stored(backend, result.id)
+        assert hard["result"] == {
+            "exc_type": "TimeLimitExceeded",
+            "exc_message": [1],
+            "exc_module": "billiard.exceptions",
+        }
+        worker.wait_log(rf"ERROR/.*Hard time limit \(1s\) exceeded for pool_app.{name}")
+    assert time.monotonic() - begin < 10
+    assert run(send, "add", 1, 2) == 3
+    wait_for(lambda: len(descendants(worker.pid)) <= 3, 5)
+
+
+def test_terminate(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(1)
+    result = send("sleep", 60)
+    wait_stored(backend, result.id, ("STARTED",))
+    waiting = send("sleep", 60)
+    worker.wait_log(rf"sleep\[{waiting.id}\] received")
+    result.revoke(terminate=True, signal="SIGKILL")
+    waiting.revoke()
+    for key in (result.id, waiting.id):
+        assert wait_stored(backend, key)["status"] == "REVOKED"
+    assert run(send, "add", 1, 2) == 3
+
+
+def test_output_and_loggers_reach_the_log_with_the_id(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(1)
+    result = send("speak")
+    result.get(timeout=20)
+    for text in ("by logger", "by print", "without an end", "by C"):
+        worker.wait_log(rf"WARNING/\S+\] pool_app.speak\[{result.id}\]: {text}$")
+    other = send("fork_and_log")
+    assert other.get(timeout=20) == "done"
+    worker.wait_log(r"from the fork")
+
+
+def test_retry_reject_and_own_states(
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+) -> None:
+    worker = start_pool(2)
+    assert run(send, "again", 2) == 2
+    mine = wait_stored(backend, send("own_state").id, ("MINE",))
+    assert mine["result"] == {"k": 1}
+    refused = send("refuse", False)
+    worker.wait_log(rf"refuse\[{refused.id}\] .*no")
+    wait_settled(broker)
+    assert broker.llen(QUEUE) == 0
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "msgpack", "yaml"])
+def test_bodies_that_are_not_json(
+    serializer: str, start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(1, accept=f"json,{serializer}")
+    assert run(send, "add", 1, 2, serializer=serializer) == 3
+    assert run(send, "add", 1, 2, serializer=serializer, compression="zlib") == 3
+    assert worker.log_count("ERROR/") == 0
+
+
+def test_pickle_is_refused_unless_it_is_accepted(
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+) -> None:
+    worker = start_pool(1)
+    result = send("add", 1, 2, serializer="pickle")
+    worker.wait_log("Refusing to deserialize untrusted content of type application/x-python-seri")
+    wait_settled(broker)
+    assert backend.get(f"celery-task-meta-{result.id}") is None
+
+
+def test_what_is_no_frame_costs_the_process_alone(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(1)
+    document = wait_stored(backend, send("break_in").id)
+    assert document["result"]["exc_type"] == "WorkerLostError"
+    worker.wait_log("wrote something that is no answer")
+    assert run(send, "add", 1, 2) == 3
+
+
+def test_killed_parent_is_started_again(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(1)
+    parent = run(send, "who")["parent"]
+    result = send("sleep", 60)
+    wait_stored(backend, result.id, ("STARTED",))
+    os.kill(parent, signal.SIGKILL)
+    assert wait_stored(backend, result.id)["result"]["exc_type"] == "WorkerLostError"
+    worker.wait_log("CRITICAL/.*The parent of the Python processes ended")
+    assert run(send, "add", 1, 2) == 3
+
+
+def test_warm_shutdown_waits_and_cold_shutdown_kills(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(2)
+    result = send("sleep", 1)
+    wait_stored(backend, result.id, ("STARTED",))
+    worker.terminate()
+    assert worker.wait_exit() == 0
+    assert wait_stored(backend, result.id)["status"] == "SUCCESS"
+    worker = start_pool(2)
+    long = send("sleep", 60)
+    wait_stored(backend, long.id, ("STARTED",))
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait_exit() == 0
+    assert wait_stored(backend, long.id, ("RETRY",))["status"] == "RETRY"
+
+
+def test_processes_go_with_the_worker(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(2)
+    for result in [send("who") for _ in range(4)]:
+        result.get(timeout=20)
+    pids = descendants(worker.pid)
+    assert len(pids) == 3
+    worker.kill()
+    wait_for(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in pids), 5)
+
+
+def test_an_app_that_cannot_be_imported_ends_the_worker(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('broken on purpose')\n")
+    done = run_petiole(
+        "--workdir",
+        str(tmp_path),
+        "-A",
+        "broken",
+        "worker",
+        environment={
+            "PETIOLE_PYTHON": sys.executable,
+            "PYTHONPATH": str(TOP / "python-shim" / "src"),
+        },
+    )
+    assert done.returncode == 1
+    assert "broken on purpose" in done.stderr + done.stdout
