@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from harness import ROOT, Interpreter, redis_server
+from task_runner import Runner
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +68,13 @@ def results(backend_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(backend_url, decode_responses=True) as client:
         client.flushdb()
         yield client
+
+
+@pytest.fixture
+def runner(python: Interpreter, tmp_path: Path) -> Runner:
+    return Runner(python, tmp_path)
+
+
+@pytest.fixture
+def newest_runner(newest: Interpreter, tmp_path: Path) -> Runner:
+    return Runner(newest, tmp_path)

@@ -6,87 +6,12 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import TIMEOUT_S, Interpreter, read_until
-
-ID = "11111111-1111-4111-8111-111111111111"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left behind."""
-
-    code: int
-    report: dict[str, Any]
-    text: bytes
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
-class Runner:
-    """Runs tasks by `python -m petiole.run` in a folder of its own."""
-
-    python: Interpreter
-    folder: Path
-    environ: dict[str, str] = field(default_factory=lambda: {"PETIOLE_APP": "runner_app"})
-
-    @property
-    def result_file(self) -> Path:
-        return self.folder / "result.json"
-
-    def variables(self, **extra: str) -> dict[str, str]:
-        files = {
-            "PETIOLE_TASK_FILE": str(self.folder / "task.json"),
-            "PETIOLE_RESULT_FILE": str(self.result_file),
-        }
-        return {**files, **self.environ, **extra}
-
-    def write(self, name: str, *args: Any, **changes: Any) -> None:
-        """Write the task file; `headers` are added, other `changes` replace keys."""
-        kwargs, embed = changes.pop("kwargs", {}), changes.pop("embed", None)
-        headers = {"task": name, "id": ID, "retries": 0, **changes.pop("headers", {})}
-        document = {
-            "v": 1,
-            "headers": headers,
-            "properties": {
-                "correlation_id": ID,
-                "priority": 4,
-                "delivery_info": {"exchange": "", "routing_key": "tenant-a"},
-            },
-            "content-type": "application/json",
-            "content-encoding": "utf-8",
-            "body": base64.b64encode(json.dumps([args, kwargs, embed]).encode()).decode(),
-            "body_encoding": "base64",
-            **changes,
-        }
-        (self.folder / "task.json").write_text(json.dumps(document))
-
-    def run(self, **extra: str) -> Outcome:
-        done = self.python.run("-m", "petiole.run", **self.variables(**extra))
-        text = self.result_file.read_bytes() if self.result_file.exists() else b""
-        assert len(text) <= 4096
-        report = json.loads(text) if text else {}
-        return Outcome(done.returncode, report, text, done.stdout, done.stderr)
-
-    def task(self, name: str, *args: Any, **changes: Any) -> Outcome:
-        self.write(name, *args, **changes)
-        return self.run()
-
-
-@pytest.fixture
-def runner(python: Interpreter, tmp_path: Path) -> Runner:
-    return Runner(python, tmp_path)
-
-
-@pytest.fixture
-def newest_runner(newest: Interpreter, tmp_path: Path) -> Runner:
-    return Runner(newest, tmp_path)
+from task_runner import ID, Outcome, Runner, eta_s, payload_of, sent
 
 
 def test_success(runner: Runner) -> None:
@@ -106,7 +31,7 @@ def test_request_is_the_messages(runner: Runner) -> None:
         "x",
         kwargs={"b": [1]},
         headers={"retries": 2, "trace": "t", "root_id": "root"},
-        embed={"callbacks": ["c"], "errbacks": None, "chain": None, "chord": None},
+        embed={"callbacks": [], "errbacks": None, "chain": None, "chord": None},
     )
     seen = outcome.report["result"]
     assert seen.pop("hostname").startswith("petiole@")
@@ -127,7 +52,7 @@ def test_request_is_the_messages(runner: Runner) -> None:
         "is_eager": False,
         "called_directly": False,
         "trace": "t",
-        "callbacks": ["c"],
+        "callbacks": [],
         "root_id": "root",
         "current": "runner_app.request",
     }
@@ -268,81 +193,6 @@ def test_long_message_is_cut(runner: Runner) -> None:
     assert outcome.report["traceback"]
 
 
-def test_autoretry(runner: Runner) -> None:
-    outcome = runner.task("runner_app.flaky")
-    assert outcome.code == 0
-    assert outcome.report["state"] == "RETRY"
-    assert outcome.report["exception"] == {
-        "exc_type": "KeyError",
-        "exc_message": ["key"],
-        "exc_module": "builtins",
-    }
-    assert outcome.report["countdown"] == 180
-    assert "args" not in outcome.report
-    assert "KeyError: 'key'" in outcome.report["traceback"]
-
-
-def test_last_retry_fails_with_the_cause(runner: Runner) -> None:
-    outcome = runner.task("runner_app.flaky", headers={"retries": 2})
-    assert outcome.code == 1
-    assert outcome.report["state"] == "FAILURE"
-    assert outcome.report["exception"]["exc_type"] == "KeyError"
-
-
-@pytest.mark.parametrize(
-    ("how", "expected"),
-    [
-        (
-            "changed",
-            {
-                "exception": None,
-                "countdown": 7,
-                "args": ["other"],
-                "kwargs": {"b": 1},
-                "options": {"queue": "slow", "priority": 3},
-            },
-        ),
-        ("eta", {"exception": None, "eta": "2030-01-02T03:04:05+00:00"}),
-        ("unthrown", {"exception": None, "countdown": 1}),
-        (
-            "swallowed",
-            {
-                "exception": {
-                    "exc_type": "ValueError",
-                    "exc_message": ["something else"],
-                    "exc_module": "builtins",
-                },
-                "countdown": 1,
-            },
-        ),
-        (
-            "raised",
-            {
-                "exception": {
-                    "exc_type": "KeyError",
-                    "exc_message": ["k"],
-                    "exc_module": "builtins",
-                },
-                "countdown": 9,
-            },
-        ),
-    ],
-)
-def test_retries(runner: Runner, how: str, expected: dict[str, Any]) -> None:
-    outcome = runner.task("runner_app.again", how)
-    frame = ("v", "state", "traceback", "bytes", "sha256")
-    assert outcome.code == 0
-    assert outcome.report["state"] == "RETRY"
-    assert {k: v for k, v in outcome.report.items() if k not in frame} == expected
-
-
-def test_large_retry_goes_to_the_end_of_stdout(runner: Runner) -> None:
-    outcome = runner.task("runner_app.again", "large")
-    assert outcome.report["state"] == "RETRY"
-    payload = json.loads(payload_of(outcome))
-    assert payload == {"exception": None, "countdown": 1, "args": ["x" * 10_000]}
-
-
 def test_ignore_and_reject(runner: Runner) -> None:
     ignored = runner.task("runner_app.ends", "ignore")
     assert (ignored.code, ignored.report["state"]) == (0, "IGNORED")
@@ -390,7 +240,7 @@ def test_soft_limit_is_retried(runner: Runner) -> None:
     outcome = runner.task("runner_app.too_slow", headers={"timelimit": [None, 0.2]})
     assert outcome.report["state"] == "RETRY"
     assert outcome.report["exception"]["exc_type"] == "SoftTimeLimitExceeded"
-    assert outcome.report["countdown"] == 3
+    assert 0 < eta_s(sent(outcome.report)[0]["eta"]) <= 3
 
 
 def test_limits_of_the_workers_settings(runner: Runner) -> None:
@@ -569,26 +419,9 @@ def test_accepted_content_can_be_widened(newest_runner: Runner) -> None:
     raw = base64.b64encode(b"[[1, 2], {}, null]").decode()
     newest_runner.write("runner_app.add", body=raw, **{"content-type": "application/x-yaml"})
     outcome = newest_runner.run(PETIOLE_ACCEPT_CONTENT="json, yaml")
-    # The environment has no YAML; that Celery looks for a decoder shows that it was accepted.
-    assert outcome.report["exception"]["exc_type"] != "ContentDisallowed"
+    assert outcome.report["result"] == 3
 
 
 def test_arguments_are_refused(newest: Interpreter) -> None:
     done: subprocess.CompletedProcess[str] = newest.run("-m", "petiole.run", "argument")
     assert done.returncode == 2
-
-
-def payload_of(outcome: Outcome) -> bytes:
-    """Return the payload at the end of stdout, checked as a reader checks it."""
-    lines = outcome.stdout.splitlines(keepends=True)
-    first = next(n for n, line in enumerate(lines) if line.startswith("::petiole-result "))
-    chunks = []
-    for number, line in enumerate(lines[first:], 1):
-        assert len(line) <= 4096
-        marker, position, chunk = line.split()
-        assert (marker, position) == ("::petiole-result", f"{number}/{len(lines) - first}")
-        chunks.append(base64.b64decode(chunk, validate=True))
-    payload = b"".join(chunks)
-    assert outcome.report["bytes"] == len(payload)
-    assert outcome.report["sha256"] == hashlib.sha256(payload).hexdigest()
-    return payload

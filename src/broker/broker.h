@@ -67,6 +67,9 @@ struct publication {
     struct bytes exchange;    /* "" for a plain queue */
     struct bytes routing_key; /* the queue */
     struct bytes headers;     /* JSON object text */
+    /* An object of further properties (app_id, expiration …); what this struct has a member for is
+     * passed over in it. ABSENT: none. */
+    struct json properties;
     struct bytes correlation_id;
     struct bytes reply_to;
     struct bytes content_type;

@@ -196,6 +196,30 @@ static void append_member(struct buffer *buffer, const char *name, struct bytes 
     json_append_string(buffer, text);
 }
 
+/* The properties that the sender set besides those which every message has. */
+static void append_further(struct buffer *buffer, struct json properties)
+{
+    static const char *const own[] = {"correlation_id", "reply_to", "delivery_mode",
+                                      "delivery_info",  "priority", "body_encoding",
+                                      "delivery_tag"};
+    struct json_walk walk = json_walk(properties);
+    struct bytes key;
+    struct json value;
+    while (json_next_member(&walk, &key, &value)) {
+        bool is_own = false;
+        for (size_t index = 0; index < ARRAY_LENGTH(own); index++) {
+            is_own = is_own || bytes_equal_text(key, own[index]);
+        }
+        if (!is_own) {
+            (void)buffer_append_text(buffer, "\"");
+            (void)buffer_append(buffer, key);
+            (void)buffer_append_text(buffer, "\": ");
+            (void)buffer_append(buffer, value.text);
+            (void)buffer_append_text(buffer, ", ");
+        }
+    }
+}
+
 void broker_redis_envelope_append(struct buffer *buffer, const struct publication *publication)
 {
     (void)buffer_append_text(buffer, "{\"body\": \"");
@@ -204,7 +228,9 @@ void broker_redis_envelope_append(struct buffer *buffer, const struct publicatio
     append_member(buffer, ", \"content-type\": ", publication->content_type);
     (void)buffer_append_text(buffer, ", \"headers\": ");
     (void)buffer_append(buffer, publication->headers);
-    append_member(buffer, ", \"properties\": {\"correlation_id\": ", publication->correlation_id);
+    (void)buffer_append_text(buffer, ", \"properties\": {");
+    append_further(buffer, publication->properties);
+    append_member(buffer, "\"correlation_id\": ", publication->correlation_id);
     append_member(buffer, ", \"reply_to\": ", publication->reply_to);
     append_member(buffer, ", \"delivery_mode\": 2, \"delivery_info\": {\"exchange\": ",
                   publication->exchange);

@@ -55,15 +55,15 @@ static struct bytes or_own_id(struct bytes id, const struct message *message)
     return id.length > 0 ? id : message->id;
 }
 
-void message_retry_append_headers(struct buffer *buffer, const struct message *message,
-                                  double eta_wall_s, const char *tenant_header, const char *tenant)
+/* Appends the members of `headers`, each followed by a comma, but for the tenant's. */
+static void append_members(struct buffer *buffer, struct json headers, const char *tenant_header,
+                           bool (*is_skipped)(struct bytes key))
 {
-    struct json_walk walk = json_walk(message->headers);
+    struct json_walk walk = json_walk(headers);
     struct bytes key;
     struct json value;
-    (void)buffer_append_byte(buffer, '{');
     while (json_next_member(&walk, &key, &value)) {
-        if (!is_left_out(key) && !bytes_equal_text(key, tenant_header)) {
+        if (!is_skipped(key) && !bytes_equal_text(key, tenant_header)) {
             (void)buffer_append_byte(buffer, '"');
             (void)buffer_append(buffer, key);
             (void)buffer_append_text(buffer, "\": ");
@@ -71,6 +71,35 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
             (void)buffer_append_text(buffer, ", ");
         }
     }
+}
+
+/* Last, so that it counts also when a peer wrote the same key with escapes. */
+static void append_tenant(struct buffer *buffer, const char *tenant_header, const char *tenant)
+{
+    json_append_string(buffer, bytes_from_text(tenant_header));
+    (void)buffer_append_text(buffer, ": ");
+    json_append_string(buffer, bytes_from_text(tenant));
+    (void)buffer_append_byte(buffer, '}');
+}
+
+static bool is_of_delivery(struct bytes key)
+{
+    return bytes_equal_text(key, "redelivered");
+}
+
+void message_retry_append_sent_headers(struct buffer *buffer, struct json headers,
+                                       const char *tenant_header, const char *tenant)
+{
+    (void)buffer_append_byte(buffer, '{');
+    append_members(buffer, headers, tenant_header, is_of_delivery);
+    append_tenant(buffer, tenant_header, tenant);
+}
+
+void message_retry_append_headers(struct buffer *buffer, const struct message *message,
+                                  double eta_wall_s, const char *tenant_header, const char *tenant)
+{
+    (void)buffer_append_byte(buffer, '{');
+    append_members(buffer, message->headers, tenant_header, is_left_out);
     /* Last, so that they count also when a peer wrote the same keys with escapes. */
     (void)buffer_format(buffer, "\"retries\": %lld", (long long)message->retries + 1);
     append_eta(buffer, eta_wall_s);
@@ -79,10 +108,7 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
     (void)buffer_append_text(buffer, ", \"parent_id\": ");
     json_append_string(buffer, or_own_id(message->parent_id, message));
     (void)buffer_append_text(buffer, ", ");
-    json_append_string(buffer, bytes_from_text(tenant_header));
-    (void)buffer_append_text(buffer, ": ");
-    json_append_string(buffer, bytes_from_text(tenant));
-    (void)buffer_append_byte(buffer, '}');
+    append_tenant(buffer, tenant_header, tenant);
 }
 
 void message_retry_follow_up_id(const struct message *message, int position, char ret_text[37])

@@ -1,6 +1,7 @@
 /*
  * The message of a task's next try: the same id, retries + 1, the same options (celery/app/task.py:
- * Task.signature_from_request, Task.retry). Pure.
+ * Task.signature_from_request, Task.retry); and what all messages have in common that follow a
+ * task. Pure.
  */
 #ifndef PETIOLE_CODEC_MESSAGE_RETRY_H
 #define PETIOLE_CODEC_MESSAGE_RETRY_H
@@ -13,6 +14,11 @@
  * that no other tenant's worker takes it, wherever it is sent. */
 void message_retry_append_headers(struct buffer *buffer, const struct message *message,
                                   double eta_wall_s, const char *tenant_header, const char *tenant);
+
+/* Appends the headers of a message that a task sends: `headers`, an object, with `tenant_header`
+ * saying whose it is, likewise. */
+void message_retry_append_sent_headers(struct buffer *buffer, struct json headers,
+                                       const char *tenant_header, const char *tenant);
 
 /* A UUID text for follow-up number `position` of a task's run: version 5 of (task id, retries,
  * nesting, position), so that a second report after a crash names the same things. */

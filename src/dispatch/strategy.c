@@ -8,9 +8,16 @@ static bool asks_for(struct json member)
     return !json_is_unset(member) && (member.type != JSON_TYPE_ARRAY || json_count(member) > 0);
 }
 
-/* What a message asks to happen afterwards that this worker cannot do; NULL: nothing. */
-static const char *unsupported_canvas(const struct message *message)
+/* What a message asks to happen afterwards that nobody does here; NULL: nothing. Celery's own tracing
+ * carries canvas out in a Python process, and in a container all but the count of a chord. */
+static const char *unsupported_canvas(const struct message *message, enum task_executor executor)
 {
+    if (executor == TASK_PROCESS) {
+        return NULL;
+    }
+    if (executor != TASK_NATIVE) {
+        return asks_for(message->chord) ? "a chord" : NULL;
+    }
     if (asks_for(message->callbacks)) {
         return "a callback (link)";
     }
@@ -45,9 +52,7 @@ void strategy_decide(const struct strategy_rules *rules, const struct request *r
         ret_verdict->kind = VERDICT_REVOKED;
         return;
     }
-    /* Celery's own tracing carries it out in a Python process. */
-    bool is_traced = request->type->executor == TASK_PROCESS;
-    const char *canvas = is_traced ? NULL : unsupported_canvas(message);
+    const char *canvas = unsupported_canvas(message, request->type->executor);
     if (canvas) {
         (void)error_set(
             &ret_verdict->reason, ERROR_UNSUPPORTED,

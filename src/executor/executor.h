@@ -50,8 +50,13 @@ struct outcome {
     struct bytes traceback;   /* text; empty: null in the document */
     double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
     struct progress told;     /* IGNORE: the state that it leaves instead; empty: none */
-    bool requeue;             /* REJECT */
-    bool timed_out;           /* FAILURE by the hard time limit: acks_on_timeout decides */
+    /* What Celery's code in a container has left to do before the end is stored, in order
+     * (executor/job_frame.h); an array, checked. ABSENT: the runner does not say, and a RETRY is
+     * the worker's to publish. */
+    struct json frames;
+    struct json children; /* an array: what of its result document tells the tasks it sent */
+    bool requeue;         /* REJECT */
+    bool timed_out;       /* FAILURE by the hard time limit: acks_on_timeout decides */
     double runtime_s;
     /* Celery's own tracing ran the task: it has logged the end, published what follows (a retry,
      * callbacks), and `document` is all that is still to be stored; empty: nothing. */

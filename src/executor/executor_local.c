@@ -233,7 +233,7 @@ static void local_submit(struct executor *executor, struct request *request)
     const struct job_template *template = local->templates[request->type->job_template_index];
     json_t *job = job_template_render(template, &request->message, &error);
     if (job) {
-        kubernetes_job_tell_limits(job, request);
+        kubernetes_job_tell_runner(job, request);
         local_run_begin(submission->run, job);
     } else {
         local_run_refuse(submission->run, "TemplateError", &error);

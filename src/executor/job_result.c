@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/base64.h"
+#include "executor/job_frame.h"
 #include "executor/job_progress.h"
 
 #define REPORT_VERSION 1
@@ -167,14 +168,6 @@ static bool read_exception(struct json exception, struct arena *arena, struct ou
            && json_text(json_get(exception, "exc_module"), arena, &outcome->exc_module);
 }
 
-/* Whether the retry is to run with something else than the task did. */
-static bool is_changed(struct json payload)
-{
-    return json_get(payload, "args").type != JSON_TYPE_ABSENT
-           || json_get(payload, "kwargs").type != JSON_TYPE_ABSENT
-           || json_get(payload, "options").type != JSON_TYPE_ABSENT;
-}
-
 /* The last state that an ignored task told; it may have told none. */
 static bool read_told(struct json told, struct arena *arena, struct progress *ret_told)
 {
@@ -194,6 +187,25 @@ static bool read_retry(struct json payload, struct arena *arena, struct outcome 
     return json_is_unset(exception) || read_exception(exception, arena, outcome);
 }
 
+/* What the worker is to do; false when there is anything in it that nobody can do. */
+static bool read_frames(struct json payload, struct arena *arena, struct outcome *outcome,
+                        struct error *reterr)
+{
+    struct json frames = json_get(payload, "frames");
+    struct json_walk walk = json_walk(frames);
+    struct json element;
+    struct job_frame frame;
+    while (frames.type == JSON_TYPE_ARRAY && json_next_element(&walk, &element)) {
+        if (!job_frame_read(element, arena, &frame, reterr)) {
+            return false;
+        }
+    }
+    struct json children = json_get(payload, "children");
+    outcome->children = children.type == JSON_TYPE_ARRAY ? children : outcome->children;
+    outcome->frames = frames.type == JSON_TYPE_ARRAY ? frames : outcome->frames;
+    return true;
+}
+
 bool job_result_outcome(const struct job_result *result, struct arena *arena,
                         struct outcome *ret_outcome, struct error *reterr)
 {
@@ -207,10 +219,6 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
     } else if (bytes_equal(result->state, BYTES("FAILURE"))) {
         outcome.kind = OUTCOME_FAILURE;
         is_right = read_exception(json_get(payload, "exception"), arena, &outcome);
-    } else if (bytes_equal(result->state, BYTES("RETRY")) && is_changed(payload)) {
-        return error_set(reterr, ERROR_UNSUPPORTED,
-                         "the task asks for a retry with other arguments or options, which this "
-                         "version of Petiole does not carry out");
     } else if (bytes_equal(result->state, BYTES("RETRY"))) {
         outcome.kind = OUTCOME_RETRY;
         is_right = read_retry(payload, arena, &outcome);
@@ -227,6 +235,9 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
         return error_set(reterr, ERROR_INVALID,
                          "the report of state %.*s has no payload of its kind",
                          BYTES_FORMAT(result->state));
+    }
+    if (!read_frames(payload, arena, &outcome, reterr)) {
+        return false;
     }
     *ret_outcome = outcome;
     return true;

@@ -5,13 +5,14 @@
 #include "codec/message_record.h"
 #include "executor/executor.h"
 
-#define LABEL(name)    "petiole.dev/" name
-#define LONGEST_WAIT_S 86400 /* for quota and nodes, when there is a hard limit */
-#define LIMIT_GRACE_S  30    /* for the runner's own timer to be first */
-#define MAX_LABEL      63
-#define MESSAGE_VOLUME "petiole-message"
-#define MESSAGE_FOLDER "/etc/petiole"
-#define MESSAGE_FILE   "message"
+#define LABEL(name)     "petiole.dev/" name
+#define LONGEST_WAIT_S  86400 /* for quota and nodes, when there is a hard limit */
+#define LIMIT_GRACE_S   30    /* for the runner's own timer to be first */
+#define MAX_LABEL       63
+#define MAX_TRACE_BYTES 8192 /* of one header: a baggage may have so much (W3C Baggage) */
+#define MESSAGE_VOLUME  "petiole-message"
+#define MESSAGE_FOLDER  "/etc/petiole"
+#define MESSAGE_FILE    "message"
 
 /* Trees */
 
@@ -178,7 +179,57 @@ static void tell_limit(json_t *container, const char *name, double seconds)
     buffer_fini(&text);
 }
 
-void kubernetes_job_tell_limits(json_t *job, const struct request *request)
+/* Whether `text` can be a variable's value, which is one line of ASCII in all these headers. */
+static bool is_trace_value(struct bytes text)
+{
+    for (size_t index = 0; index < text.length; index++) {
+        if (text.data[index] < 0x20 || text.data[index] > 0x7e) {
+            return false;
+        }
+    }
+    return text.length > 0 && text.length <= MAX_TRACE_BYTES;
+}
+
+/* Kubernetes puts other variables into a value: a dollar sign of the message is only that. */
+static json_t *literal_value(struct bytes text)
+{
+    struct buffer value;
+    buffer_init(&value, 2 * MAX_TRACE_BYTES);
+    for (size_t index = 0; index < text.length; index++) {
+        (void)buffer_append_text(&value, text.data[index] == '$' ? "$" : "");
+        (void)buffer_append_byte(&value, text.data[index]);
+    }
+    json_t *literal = json_stringn(value.data, value.length);
+    buffer_fini(&value);
+    return literal;
+}
+
+/* The trace that the task is part of, in the variables in which tracing libraries look for it
+ * (OpenTelemetry: Environment Variables as Context Propagation Carriers; sentry_sdk/tracing_utils.py:
+ * SENTRY_TRACE, SENTRY_BAGGAGE). */
+static void tell_trace(json_t *container, const struct request *request)
+{
+    static const struct {
+        const char *header;
+        const char *variable;
+    } names[] = {
+        {"traceparent", "TRACEPARENT"},   {"tracestate", "TRACESTATE"},  {"baggage", "BAGGAGE"},
+        {"sentry-trace", "SENTRY_TRACE"}, {"baggage", "SENTRY_BAGGAGE"},
+    };
+
+    json_t *env = array_at(container, "env");
+    for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
+        struct bytes text;
+        if (json_text(json_get(request->message.headers, names[index].header), request->arena,
+                      &text)
+            && is_trace_value(text) && !has_env(env, names[index].variable)) {
+            (void)json_array_append_new(env, json_pack("{s:s, s:o}", "name", names[index].variable,
+                                                       "value", literal_value(text)));
+        }
+    }
+}
+
+void kubernetes_job_tell_runner(json_t *job, const struct request *request)
 {
     json_t *pod_template = object_at(object_at(job, "spec"), "template");
     json_t *container =
@@ -186,6 +237,7 @@ void kubernetes_job_tell_limits(json_t *job, const struct request *request)
     if (json_is_object(container)) {
         tell_limit(container, "PETIOLE_TIME_LIMIT", executor_hard_limit_s(request));
         tell_limit(container, "PETIOLE_SOFT_TIME_LIMIT", executor_soft_limit_s(request));
+        tell_trace(container, request);
     }
 }
 
@@ -252,7 +304,7 @@ bool kubernetes_job_complete(json_t *job, const struct request *request,
     (void)json_object_set_new(spec, "ttlSecondsAfterFinished",
                               json_integer(KUBERNETES_JOB_CREATED_TTL_S));
     set_deadlines(spec, pod_spec, request);
-    kubernetes_job_tell_limits(job, request);
+    kubernetes_job_tell_runner(job, request);
     return true;
 }
 

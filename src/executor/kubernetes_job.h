@@ -31,9 +31,11 @@ bool kubernetes_job_complete(json_t *job, const struct request *request,
                              const struct kubernetes_job_marks *marks,
                              struct error *reterr) MUST_CHECK;
 
-/* Tells the runner in `job`, a rendered template, of the limits that only the worker's settings know:
- * PETIOLE_TIME_LIMIT and PETIOLE_SOFT_TIME_LIMIT, in seconds, unless the template sets them. */
-void kubernetes_job_tell_limits(json_t *job, const struct request *request);
+/* Tells the runner in `job`, a rendered template, by variables that the template does not set: of the
+ * limits that only the worker's settings know, PETIOLE_TIME_LIMIT and PETIOLE_SOFT_TIME_LIMIT, in
+ * seconds; and of the trace that the message's headers name, TRACEPARENT, TRACESTATE, BAGGAGE,
+ * SENTRY_TRACE and SENTRY_BAGGAGE. */
+void kubernetes_job_tell_runner(json_t *job, const struct request *request);
 
 /* What a Job of ours says of itself. Views borrow from `object` and `arena`. */
 struct kubernetes_job {

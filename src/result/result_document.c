@@ -141,12 +141,15 @@ static void append_tail(struct buffer *buffer, const struct request *request,
     (void)buffer_append_byte(buffer, '}');
 }
 
-/* The tasks that this one sent. Its next try is one of them, under the same id
+/* The tasks that this one sent, as its runner tells. Its next try is one of them, under the same id
  * (celery/app/task.py: Task.retry, Task.apply_async). */
 static void append_children(struct buffer *buffer, const struct request *request,
                             const struct outcome *outcome)
 {
-    if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s >= 0) {
+    if (outcome->children.type == JSON_TYPE_ARRAY) {
+        append_dumps(buffer, ", \"children\": ", outcome->children);
+    } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s >= 0
+               && outcome->frames.type == JSON_TYPE_ABSENT) {
         append_string(buffer, ", \"children\": [[[", request->message.id);
         (void)buffer_append_text(buffer, ", null], null]]");
     } else {

@@ -1,7 +1,7 @@
 /*
  * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
  * delivery to verdict), pipeline_wait.c (what waits for more than a place), pipeline_report.c (from
- * outcome to settled), pipeline_state.c (what is stored before that), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
+ * outcome to settled), pipeline_frames.c (what a task in a container sent), pipeline_state.c (what is stored before that), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
  * says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -96,6 +96,14 @@ bool pipeline_is_over(const struct pipeline *pipeline, const struct request *req
  * executors. */
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion);
+
+/* pipeline_frames.c */
+
+/* Carries out the frames that a report brought (outcome.frames, which must live as long as the
+ * request), but for those that follow a failure when `skips_failure`. on_done may come within the
+ * call; its error is TEMPORARY when all of them can be done again later. */
+void pipeline_do_frames(struct pipeline *pipeline, struct request *request, struct json list,
+                        bool skips_failure, broker_done_fn *on_done, void *context);
 
 /* pipeline_state.c */
 

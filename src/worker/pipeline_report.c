@@ -18,7 +18,9 @@ struct report {
     enum settlement settlement;
     bool is_settled;
     bool has_left_outbox;
+    struct json frames; /* what its runner left to do; ABSENT: nothing */
     bool is_retry;
+    bool is_sent; /* its runner sent the next try: it is in the frames */
     double retry_countdown_s;
     bool is_replaced; /* `document` tells why the task's own could not be stored */
 };
@@ -371,12 +373,19 @@ static void store(struct report *report)
 /* Step 2: publish */
 
 /* A retry that can never be published ends the task (celery/app/task.py: Task.retry raises
- * Reject). */
-static void fail_retry(struct report *report, const struct error *error)
+ * Reject), and so does a message that it sends (celery/app/trace.py: on OperationalError). One that
+ * has failed already has its own reason. */
+static void fail_to_publish(struct report *report, const struct error *error)
 {
     struct outcome outcome = explained(report, BYTES("Reject"), error->message, ", false]");
-    report->settlement = settlement_of(report->request, &outcome);
-    build_document(report, &outcome);
+    if (!report->is_retry) {
+        outcome = explained(report, BYTES("OperationalError"), error->message, "]");
+        outcome.exc_module = BYTES("kombu.exceptions");
+    }
+    if (report->is_retry || strcmp(report->state, RESULT_FAILURE) != 0) {
+        report->settlement = settlement_of(report->request, &outcome);
+        build_document(report, &outcome);
+    }
     store(report);
 }
 
@@ -389,6 +398,28 @@ static void on_retry_left_outbox(void *context, bool ok, const struct error *err
     store(report);
 }
 
+static void on_not_published(struct report *report, const char *what, const struct error *error)
+{
+    const struct message *message = &report->request->message;
+    log_task(LOG_ERROR, message->task, message->id, "%s task %.*s[%.*s] cannot be published: %s",
+             what, BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+             error ? error->message : "the broker was closed");
+    if (may_succeed_later(error)) {
+        abandon(report);
+    } else {
+        fail_to_publish(report, error);
+    }
+}
+
+static void store_after_retry(struct report *report)
+{
+    if (report->receipt.length > 0) {
+        leave_outbox(report, on_retry_left_outbox);
+    } else {
+        store(report);
+    }
+}
+
 static void on_published(void *context, bool ok, const struct error *error)
 {
     struct report *report = context;
@@ -396,21 +427,9 @@ static void on_published(void *context, bool ok, const struct error *error)
     if (ok) {
         struct bytes labels[] = {message->task, message->queue};
         metrics_add(report->pipeline->options.metrics, METRICS_TASK_SENT, labels, 1);
-        if (report->receipt.length > 0) {
-            leave_outbox(report, on_retry_left_outbox);
-        } else {
-            store(report);
-        }
-        return;
-    }
-    log_task(LOG_ERROR, message->task, message->id,
-             "The retry of task %.*s[%.*s] cannot be published: %s",
-             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-             error ? error->message : "the broker was closed");
-    if (may_succeed_later(error)) {
-        abandon(report);
+        store_after_retry(report);
     } else {
-        fail_retry(report, error);
+        on_not_published(report, "The retry of", error);
     }
 }
 
@@ -443,13 +462,24 @@ static void publish_retry(struct report *report, double countdown_s)
     buffer_fini(&headers);
 }
 
-static void publish_or_store(struct report *report)
+static void on_frames_done(void *context, bool ok, const struct error *error)
 {
-    if (report->is_retry) {
+    struct report *report = context;
+    if (!ok) {
+        on_not_published(report, "What was sent by", error);
+    } else if (report->is_retry && !report->is_sent) {
         publish_retry(report, report->retry_countdown_s);
+    } else if (report->is_retry) {
+        store_after_retry(report);
     } else {
         store(report);
     }
+}
+
+static void publish_or_store(struct report *report)
+{
+    pipeline_do_frames(report->pipeline, report->request, report->frames,
+                       report->is_retry && !report->is_sent, on_frames_done, report);
 }
 
 /* Whoever died may have got as far as the result: then it is not given twice, nor is a later end of
@@ -486,6 +516,9 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     pipeline_log_outcome(pipeline, request, &decided);
     build_document(report, &decided);
     report->is_retry = decided.kind == OUTCOME_RETRY && !decided.is_told;
+    report->is_sent = outcome->kind == OUTCOME_RETRY && outcome->frames.type == JSON_TYPE_ARRAY;
+    report->frames =
+        (struct json){outcome->frames.type, arena_copy(request->arena, outcome->frames.text)};
     report->retry_countdown_s = decided.retry_countdown_s;
     if (completion && completion->is_taken_over && pipeline->backend) {
         pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,

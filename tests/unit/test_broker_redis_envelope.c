@@ -207,6 +207,28 @@ static void test_writes_envelopes_as_kombu_does(void **state)
     expect_text(buffer_view(&fixture->out), ENVELOPE);
 }
 
+static void test_writes_further_properties(void **state)
+{
+    struct fixture *fixture = *state;
+    struct publication publication = {
+        .routing_key = BYTES("celery"),
+        .headers = BYTES("{}"),
+        .properties = json_checked(BYTES("{\"app_id\": \"a\", \"delivery_tag\": \"theirs\", "
+                                         "\"expiration\": \"500\", \"priority\": 9}")),
+        .delivery_tag = BYTES("ours"),
+        .priority = 3,
+    };
+    broker_redis_envelope_append(&fixture->out, &publication);
+    struct json envelope;
+    assert_true(json_parse(buffer_view(&fixture->out), &envelope, NULL));
+    struct json properties = json_get(envelope, "properties");
+    expect_text(json_get(properties, "app_id").text, "\"a\"");
+    expect_text(json_get(properties, "expiration").text, "\"500\"");
+    expect_text(json_get(properties, "delivery_tag").text, "\"ours\"");
+    expect_text(json_get(properties, "priority").text, "3");
+    assert_int_equal(json_count(properties), 9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +240,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_marks_without_touching_the_rest, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unwraps_what_unacked_holds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writes_envelopes_as_kombu_does, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writes_further_properties, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,15 +93,49 @@ static void test_reads_a_retry_with_its_countdown(void **state)
     assert_true(fixture->outcome.retry_countdown_s > 2.49);
 }
 
-static void test_refuses_a_retry_with_other_arguments(void **state)
+static void test_reads_what_is_left_to_do(void **state)
 {
     struct fixture *fixture = *state;
-    struct bytes text =
-        report(fixture, "RETRY", "\"exception\": null, \"countdown\": 1, \"args\": [2]", "null");
-    assert_true(job_result_read(text, fixture->arena, &fixture->result, &fixture->error));
+    const char *payload = "\"result\": 4, \"children\": [[[\"c\", null], null]], \"frames\": "
+                          "[{\"join_chord\": {\"task_id\": \"t\", \"state\": \"SUCCESS\"}}]";
+    assert_true(job_result_read(report(fixture, "SUCCESS", payload, "4"), fixture->arena,
+                                &fixture->result, &fixture->error));
+    assert_true(
+        job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome, &fixture->error));
+    assert_int_equal(json_count(fixture->outcome.frames), 1);
+    assert_text(fixture->outcome.children.text, "[[[\"c\", null], null]]");
+}
+
+static void test_tells_no_frames_from_none_told(void **state)
+{
+    struct fixture *fixture = *state;
+
+    static const struct {
+        const char *payload;
+        enum json_type type;
+    } rows[] = {
+        {"\"result\": 4, \"frames\": []", JSON_TYPE_ARRAY},
+        {"\"result\": 4", JSON_TYPE_ABSENT},
+        {"\"result\": 4, \"frames\": {}", JSON_TYPE_ABSENT},
+    };
+
+    for (size_t index = 0; index < ARRAY_LENGTH(rows); index++) {
+        assert_true(job_result_read(report(fixture, "SUCCESS", rows[index].payload, "4"),
+                                    fixture->arena, &fixture->result, &fixture->error));
+        assert_true(job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome,
+                                       &fixture->error));
+        assert_int_equal(fixture->outcome.frames.type, rows[index].type);
+    }
+}
+
+static void test_refuses_a_frame_that_nobody_can_do(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_true(job_result_read(report(fixture, "SUCCESS", "\"result\": 4, \"frames\": [{}]", "4"),
+                                fixture->arena, &fixture->result, &fixture->error));
     assert_false(
         job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome, &fixture->error));
-    assert_int_equal(fixture->error.kind, ERROR_UNSUPPORTED);
+    assert_int_equal(fixture->error.kind, ERROR_INVALID);
 }
 
 static void test_tells_silence_from_a_broken_report(void **state)
@@ -230,8 +264,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_a_result, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_an_exception, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_retry_with_its_countdown, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refuses_a_retry_with_other_arguments, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_what_is_left_to_do, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tells_no_frames_from_none_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refuses_a_frame_that_nobody_can_do, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tells_silence_from_a_broken_report, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_puts_a_moved_result_together, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_moved_result_with_a_hole, set_up, tear_down),

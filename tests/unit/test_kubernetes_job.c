@@ -111,7 +111,7 @@ static void test_the_runner_is_told_the_limits(void **state)
     fixture->request.message.hard_limit_s = 60;
     fixture->request.message.soft_limit_s = 2.5;
     (void)round_trip(fixture);
-    kubernetes_job_tell_limits(fixture->job, &fixture->request);
+    kubernetes_job_tell_runner(fixture->job, &fixture->request);
     json_t *pod_spec =
         json_object_get(json_object_get(json_object_get(fixture->job, "spec"), "template"), "spec");
     json_t *env =
@@ -121,6 +121,28 @@ static void test_the_runner_is_told_the_limits(void **state)
     char *soft = strstr(text, "{\"name\":\"PETIOLE_SOFT_TIME_LIMIT\",\"value\":\"2.5\"}");
     assert_non_null(soft);
     assert_null(strstr(soft + 30, "PETIOLE_SOFT_TIME_LIMIT"));
+    free(text);
+}
+
+static void test_the_trace_reaches_the_environment(void **state)
+{
+    struct job_fixture *fixture = *state;
+    fixture->request.message.headers = job_fixture_parsed(
+        "{\"traceparent\": \"00-aa-bb-01\", \"tracestate\": \"a=$(SECRET)\", \"sentry-trace\": "
+        "\"aa-bb-1\", \"baggage\": \"two\\nlines\"}");
+    kubernetes_job_tell_runner(fixture->job, &fixture->request);
+    kubernetes_job_tell_runner(fixture->job, &fixture->request);
+    json_t *pod_spec =
+        json_object_get(json_object_get(json_object_get(fixture->job, "spec"), "template"), "spec");
+    json_t *env =
+        json_object_get(json_array_get(json_object_get(pod_spec, "containers"), 0), "env");
+    char *text = json_dumps(env, JSON_COMPACT);
+    char *first = strstr(text, "{\"name\":\"TRACEPARENT\",\"value\":\"00-aa-bb-01\"}");
+    assert_non_null(first);
+    assert_null(strstr(first + 20, "TRACEPARENT"));
+    assert_non_null(strstr(text, "{\"name\":\"TRACESTATE\",\"value\":\"a=$$(SECRET)\"}"));
+    assert_non_null(strstr(text, "{\"name\":\"SENTRY_TRACE\",\"value\":\"aa-bb-1\"}"));
+    assert_null(strstr(text, "BAGGAGE"));
     free(text);
 }
 
@@ -199,6 +221,8 @@ int main(void)
                                         job_fixture_tear_down),
         cmocka_unit_test_setup_teardown(test_the_hard_limit_becomes_the_pods_deadline,
                                         job_fixture_set_up, job_fixture_tear_down),
+        cmocka_unit_test_setup_teardown(test_the_trace_reaches_the_environment, job_fixture_set_up,
+                                        job_fixture_tear_down),
         cmocka_unit_test_setup_teardown(test_the_runner_is_told_the_limits, job_fixture_set_up,
                                         job_fixture_tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_message_that_does_not_fit,

@@ -208,6 +208,30 @@ static void test_follow_up_ids_never_change(void **state)
     assert_string_equal(id, "53ca0475-5c7e-598c-91f7-9d9028dfbb0b");
 }
 
+static void test_a_message_that_a_task_sends_is_its_tenants(void **state)
+{
+    (void)state;
+    struct arena *arena = arena_new(1024);
+    static const char *const headers[] = {
+        "{\"task\": \"t\", \"retries\": 2, \"mine\": [1]}",
+        "{\"task\": \"t\", \"retries\": 2, \"mine\": [1], \"petiole_tenant\": \"tenant-admin\"}",
+        "{\"task\": \"t\", \"retries\": 2, \"mine\": [1], \"petiole_ten\\u0061nt\": \"tenant-admin\"}",
+    };
+    for (size_t index = 0; index < ARRAY_LENGTH(headers); index++) {
+        struct buffer buffer;
+        struct json sent;
+        buffer_init(&buffer, 65536);
+        message_retry_append_sent_headers(&buffer, json_checked(bytes_from_text(headers[index])),
+                                          "petiole_tenant", "tenant-user");
+        assert_true(json_parse(arena_copy(arena, buffer_view(&buffer)), &sent, NULL));
+        golden_assert(json_get(sent, "petiole_tenant").text, BYTES("\"tenant-user\""), "tenant");
+        golden_assert(json_get(sent, "retries").text, BYTES("2"), "retries");
+        golden_assert(json_get(sent, "mine").text, BYTES("[1]"), "mine");
+        buffer_fini(&buffer);
+    }
+    arena_free(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +241,7 @@ int main(void)
         cmocka_unit_test(test_what_belongs_to_one_delivery_stays_behind),
         cmocka_unit_test(test_a_forged_key_does_not_keep_the_count_of_retries),
         cmocka_unit_test(test_a_next_try_says_whose_it_is),
+        cmocka_unit_test(test_a_message_that_a_task_sends_is_its_tenants),
         cmocka_unit_test(test_follow_up_ids_are_the_same_when_asked_for_again),
         cmocka_unit_test(test_follow_up_ids_never_change),
     };

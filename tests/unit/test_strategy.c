@@ -139,11 +139,40 @@ static void test_canvas_is_refused_by_name(void **state)
     requests[1].message.errbacks = parsed("[{}]");
     requests[2].message.chain = parsed("[{}]");
     requests[3].message.chord = parsed("{}");
+    struct task_type native = *requests[0].type;
+    native.executor = TASK_NATIVE;
     for (size_t index = 0; index < ARRAY_LENGTH(requests); index++) {
+        requests[index].type = &native;
         struct verdict verdict = decide(&requests[index]);
         assert_int_equal(verdict.kind, VERDICT_UNSUPPORTED);
         assert_non_null(strstr(verdict.reason.message, words[index]));
     }
+}
+
+static void test_of_canvas_a_container_counts_no_chord(void **state)
+{
+    (void)state;
+    struct delivery delivery;
+    struct request request = plain_request(&delivery);
+    struct task_type type = *request.type;
+    request.type = &type;
+    request.message.callbacks = parsed("[{}]");
+    request.message.errbacks = parsed("[{}]");
+    request.message.chain = parsed("[{}]");
+
+    static const enum task_executor containers[] = {TASK_KUBERNETES, TASK_LOCAL};
+
+    for (size_t index = 0; index < ARRAY_LENGTH(containers); index++) {
+        type.executor = containers[index];
+        request.message.chord = parsed("null");
+        assert_int_equal(decide(&request).kind, VERDICT_RUN);
+        request.message.chord = parsed("{}");
+        struct verdict verdict = decide(&request);
+        assert_int_equal(verdict.kind, VERDICT_UNSUPPORTED);
+        assert_non_null(strstr(verdict.reason.message, "a chord"));
+    }
+    type.executor = TASK_PROCESS;
+    assert_int_equal(decide(&request).kind, VERDICT_RUN);
 }
 
 static void test_empty_canvas_asks_for_nothing(void **state)
@@ -192,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_an_expired_task_does_not_wait),
         cmocka_unit_test(test_an_eta_after_the_expiry_still_waits_first),
         cmocka_unit_test(test_canvas_is_refused_by_name),
+        cmocka_unit_test(test_of_canvas_a_container_counts_no_chord),
         cmocka_unit_test(test_a_revoked_task_ends_before_it_waits),
         cmocka_unit_test(test_empty_canvas_asks_for_nothing),
     };

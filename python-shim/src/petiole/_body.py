@@ -1,71 +1,78 @@
-"""What to run for a message: a Celery task's body, or a plain function.
-
-A Celery task's body runs as `celery/app/trace.py: trace_task` runs it, with the request in place,
-but nothing around it: no signals, no result, no callbacks. Those are the worker's.
-"""
+"""What to run for a message: a task of a Celery app, or a plain function."""
 
 from __future__ import annotations
 
 import importlib
-import socket
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from types import TracebackType
+from typing import Any, Callable, Protocol
 
 from celery import Task
-from celery._state import _task_stack
-from celery.app.trace import task_has_custom
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import Ignore, InvalidTaskError, NotRegistered, Reject, Retry
 
-from petiole import _app, _message, _progress
+from petiole import _message, _report, _traced, _tracing
 
 LIMIT_S_MAX = 100_000_000
 
 
-@dataclass(frozen=True)
-class RetryRequest:
-    """What a body asked for by `self.retry()`; None means as in the message."""
+class Body(Protocol):
+    """Something to run.
 
-    countdown: float | None = None
-    eta: datetime | str | None = None
-    args: list[Any] | None = None
-    kwargs: dict[str, Any] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    Attributes:
+        soft_limit_s: Seconds after which the body is interrupted; None or 0: never.
+        hard_limit_s: Seconds after which the process is ended, likewise.
+    """
+
+    soft_limit_s: float | None
+    hard_limit_s: float | None
+
+    def run(self) -> _report.Report:
+        """Run it; what the body raises as an Exception is in the report.
+
+        Raises:
+            BaseException: What no worker catches, such as SystemExit.
+        """
+
+    def lose(
+        self, error: BaseException, trace: TracebackType | None, cause: BaseException | None
+    ) -> _report.Report:
+        """Return the report of a body that did not end by itself, as `_report.failure` does."""
+
+    def close(self, exit_code: int) -> None:
+        """Let the app tidy up; the report is written."""
 
 
 @dataclass
-class Recorder:
-    """Takes the place of publishing and storing for one task: remembers the last of each."""
-
-    retry: RetryRequest | None = None
-    teller: _progress.Teller = field(default_factory=_progress.Teller)
-
-
-@dataclass(frozen=True)
-class Body:
-    """Something to run, with its limits in seconds."""
+class Function:
+    """A plain function, with no Celery around it."""
 
     call: Callable[[], Any]
     soft_limit_s: float | None
     hard_limit_s: float | None
-    recorder: Recorder = field(default_factory=Recorder)
 
+    def run(self) -> _report.Report:
+        """Call it; exceptions of Celery mean what they mean in a task."""
+        try:
+            return _report.success(self.call())
+        except Reject as error:
+            return _report.rejected(error)
+        except Ignore as error:
+            return _report.ignored(error)
+        except Retry as error:
+            return _report.retry_by_worker(error)
+        except Exception as error:
+            return _report.failure(error, _report.own_frames_cut(error.__traceback__))
 
-@dataclass(frozen=True)
-class _Resend:
-    """Stands in for the signature that `Task.retry` makes and sends."""
+    def lose(
+        self, error: BaseException, trace: TracebackType | None, cause: BaseException | None
+    ) -> _report.Report:
+        """Return the report of a failure."""
+        return _report.failure(error, trace, cause)
 
-    recorder: Recorder
-    request: RetryRequest
-    args: Any
-    kwargs: Any
-
-    def apply_async(self) -> None:
-        """Remember the retry instead of publishing it."""
-        self.recorder.retry = self.request
+    def close(self, exit_code: int) -> None:
+        """Do nothing: there is no app."""
 
 
 def prepare(environ: Mapping[str, str]) -> Body:
@@ -79,35 +86,26 @@ def prepare(environ: Mapping[str, str]) -> Body:
     if not path:
         raise InvalidTaskError("PETIOLE_TASK_FILE is not set")
     message = _message.read(Path(path))
-    app = _load_app(environ.get("PETIOLE_APP") or environ.get("CELERY_APP"))
-    if app is not None:
-        function = _registered(app, message.task)
-    else:
+    name = environ.get("PETIOLE_APP") or environ.get("CELERY_APP")
+    function: Any = None
+    app = _tracing.load_app(name) if name else None
+    if app is None:
         function = _imported(environ.get("PETIOLE_FUNCTION"), message.task)
         if isinstance(function, Task):
             app = function.app
-            function = _registered(app, function.name)
+            app.finalize()
+    task = None if app is None else _registered(app, message.task if name else function.name)
     call = _message.decode(message, _accepted(environ.get("PETIOLE_ACCEPT_CONTENT"), app))
     hard_s, soft_s = _limits(message, environ)
-    if app is None:
-        return Body(lambda: function(*call.args, **call.kwargs), soft_s, hard_s)
-    recorder = Recorder()
-    return Body(
-        lambda: _call_task(function, message, call, recorder),
-        soft_s or function.soft_time_limit,
-        hard_s or function.time_limit,
-        recorder,
+    if task is None:
+        return Function(lambda: function(*call.args, **call.kwargs), soft_s, hard_s)
+    return _traced.TracedTask(
+        task, message, call, soft_s or task.soft_time_limit, hard_s or task.time_limit
     )
-
-
-def _load_app(name: str | None) -> Any:
-    """Return the Celery app called `name` with all of its tasks, None when there is no name."""
-    return _app.load(name) if name else None
 
 
 def _registered(app: Any, name: str) -> Any:
     """Return the task `name` of `app`."""
-    app.finalize()
     if name not in app.tasks:
         raise NotRegistered(name)
     return app.tasks[name]
@@ -165,99 +163,3 @@ def _seconds(limit: Any) -> float | None:
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
         raise InvalidTaskError(f"a time limit is not a number of seconds: {limit!r:.100}")
     return min(limit, LIMIT_S_MAX)
-
-
-def _call_task(
-    task: Any, message: _message.Message, call: _message.Call, recorder: Recorder
-) -> Any:
-    """Call the body of a Celery task with its request in place."""
-    # Celery's own Task.__call__ would push an empty request over the one of the message.
-    body = task if task_has_custom(task, "__call__") else task.run
-    request = _request(message, call)
-    with _current_request(task, request), _recorded_retries(task, recorder), _told(task, recorder):
-        return body(*call.args, **call.kwargs)
-
-
-def _request(message: _message.Message, call: _message.Call) -> dict[str, Any]:
-    """Return the fields of `task.request`, as a worker makes them of a message."""
-    properties = message.properties
-    delivery = properties.get("delivery_info") or {}
-    headers = message.headers
-    return {
-        **headers,
-        **call.embed,
-        "args": call.args,
-        "kwargs": call.kwargs,
-        "properties": properties,
-        "reply_to": properties.get("reply_to"),
-        "correlation_id": properties.get("correlation_id"),
-        "hostname": f"petiole@{socket.gethostname()}",
-        "delivery_info": {
-            "exchange": delivery.get("exchange", ""),
-            "routing_key": delivery.get("routing_key", ""),
-            "priority": properties.get("priority"),
-            "redelivered": bool(headers.get("redelivered") or delivery.get("redelivered")),
-        },
-        "retries": headers.get("retries") or 0,
-        "is_eager": False,
-        "called_directly": False,
-    }
-
-
-@contextmanager
-def _current_request(task: Any, request: Mapping[str, Any]) -> Iterator[None]:
-    """Make `task` Celery's current task and `request` its request."""
-    _task_stack.push(task)
-    task.push_request(**request)
-    try:
-        yield
-    finally:
-        task.pop_request()
-        _task_stack.pop()
-
-
-@contextmanager
-def _recorded_retries(task: Any, recorder: Recorder) -> Iterator[None]:
-    """Let `task.retry()` record what it would publish: there is no broker here."""
-
-    def signature_from_request(
-        request: Any = None, args: Any = None, kwargs: Any = None, **options: Any
-    ) -> _Resend:
-        changed = RetryRequest(
-            countdown=options.pop("countdown", None),
-            eta=options.pop("eta", None),
-            args=None if args is None else list(args),
-            kwargs=None if kwargs is None else dict(kwargs),
-            options={
-                # Celery adds these two by itself, and the worker knows them.
-                key: value
-                for key, value in options.items()
-                if key not in {"retries", "ignore_result"}
-            },
-        )
-        request = task.request if request is None else request
-        return _Resend(
-            recorder,
-            changed,
-            request.args if args is None else args,
-            request.kwargs if kwargs is None else kwargs,
-        )
-
-    task.signature_from_request = signature_from_request
-    try:
-        yield
-    finally:
-        del task.signature_from_request
-
-
-@contextmanager
-def _told(task: Any, recorder: Recorder) -> Iterator[None]:
-    """Let `task.update_state()` tell the worker: there is no result backend here."""
-    previous = task._backend
-    task.backend = _progress.Backend(
-        task.request.id, recorder.teller, lambda: previous or task.app.backend
-    )
-    try:
-        yield
-    finally:
-        task.backend = previous

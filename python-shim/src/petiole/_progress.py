@@ -22,7 +22,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 from celery import states
 
@@ -67,53 +67,3 @@ class Teller:
                 sys.stdout.flush()
             with suppress(OSError):
                 os.write(self.stdout_fd, line)
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Stands in for the result backend of one running task.
-
-    The task's own states go to the worker, by `teller`. Everything else is the app's own backend's,
-    which the container may or may not reach.
-    """
-
-    task_id: str
-    teller: Teller
-    app_backend: Callable[[], Any]
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the app's own backend has."""
-        return getattr(self.app_backend(), name)
-
-    def store_result(
-        self,
-        task_id: str | None,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Tell the state of this task, as `Task.update_state` asks for it.
-
-        Raises:
-            EncodeError: `result` has no JSON form.
-            ValueError: `task_id` is empty, as in a thread that the body has started: `update_state`
-                finds no request there.
-        """
-        if not task_id:
-            raise ValueError(f"task_id must not be empty. Got {task_id} instead.")
-        if task_id != self.task_id:
-            return self.app_backend().store_result(
-                task_id, result, state, traceback=traceback, request=request, **options
-            )
-        encoded = encode_meta(result, state)
-        self.teller.tell(state, encoded)
-        return encoded
-
-
-def encode_meta(meta: Any, state: str) -> Any:
-    """Return what Celery stores for `meta` (`celery/backends/base.py: encode_result`)."""
-    if state in states.EXCEPTION_STATES and isinstance(meta, BaseException):
-        return _report.exception_document(meta)
-    return _report.plain_result(meta)

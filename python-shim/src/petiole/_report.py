@@ -9,15 +9,16 @@ message), without a newline, written by a single write(2):
 |--------------------|--------------------------------------------------------------------------|
 | SUCCESS            | "result": any value                                                      |
 | FAILURE            | "exception": E                                                           |
-| RETRY              | "exception": E or null, then "countdown": seconds or "eta": ISO 8601, and |
-|                    | only when the retry changes them "args", "kwargs", "options"             |
+| RETRY              | "exception": E or null, and unless a frame is the next try "countdown":   |
+|                    | seconds until the worker sends it                                         |
 | IGNORED            | "exception": E, and if the task told a state, the last one as "told":     |
 |                    | {"state": …, "meta": …}, which stays as the task's                        |
 | REJECTED           | "exception": E, "requeue": true or false                                 |
+| any, if there are  | "children": what Celery stores under that name; "frames": what the worker |
+|                    | does before it stores the end, in order (`petiole._outbox`)               |
 
 E is Celery's {"exc_type": qualified name, "exc_message": [arguments], "exc_module": module}. Values
-are in Kombu's JSON dialect, so NaN and Infinity may occur. "options" are arguments of Celery's
-`apply_async` (`queue`, `priority`, …).
+are in Kombu's JSON dialect, so NaN and Infinity may occur.
 
 "bytes" and "sha256" (64 lower-case hex digits) are of the JSON text of the payload's first value
 exactly as it stands in the file: of `result`, or of `exception`.
@@ -32,7 +33,8 @@ each at most 4096 bytes long with its newline, with SEQUENCE from 1 to TOTAL in 
 line's BASE64 complete in itself. An empty line may stand before the first one, and nothing from
 the runner follows the last one. A payload over 1 MiB is reported as FAILURE `ResultTooLarge`.
 
-A failure always fits: its traceback loses its middle first, then its arguments become short texts.
+A failure without frames always fits: its traceback loses its middle first, then its arguments
+become short texts.
 """
 
 from __future__ import annotations
@@ -43,10 +45,12 @@ import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, TypeVar
 
+from celery.exceptions import Retry
 from celery.result import ResultBase
 from celery.utils.serialization import ensure_serializable
 from kombu import serialization
@@ -105,6 +109,54 @@ def failure(
     return Report("FAILURE", {"exception": exception_document(error)}, text)
 
 
+def rejected(error: BaseException | None) -> Report:
+    """Return the report of a task that rejected its message (`celery.exceptions.Reject`)."""
+    return Report(
+        "REJECTED",
+        {
+            "exception": exception_or_none(error),
+            "requeue": bool(getattr(error, "requeue", False)),
+        },
+    )
+
+
+def ignored(error: BaseException | None, told: Mapping[str, Any] | None = None) -> Report:
+    """Return the report of a task that ended in `celery.exceptions.Ignore`.
+
+    Args:
+        error: The exception.
+        told: The last state that the task told of itself; None: it told none.
+    """
+    payload: dict[str, Any] = {"exception": exception_or_none(error)}
+    if told is not None:
+        payload["told"] = told
+    return Report("IGNORED", payload)
+
+
+def retry_by_worker(error: Retry) -> Report:
+    """Return the report of a function that raised Retry: the worker sends the message again."""
+    when = error.when
+    payload: dict[str, Any] = {"exception": exception_or_none(error.exc)}
+    if isinstance(when, (int, float)):
+        payload["countdown"] = when
+    elif isinstance(when, datetime):
+        payload["countdown"] = max(0, (when - datetime.now(when.tzinfo)).total_seconds())
+    return Report("RETRY", payload, format_trace(error, own_frames_cut(error.__traceback__)))
+
+
+def own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
+    """Return `trace` from the first frame on that is not this package's own."""
+    package = str(Path(__file__).parent)
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
+        trace = trace.tb_next
+    return trace
+
+
+def exception_or_none(error: Any) -> dict[str, Any] | None:
+    """Return `error` as Celery stores it, None when it is no exception."""
+    return exception_document(error) if isinstance(error, BaseException) else None
+
+
 def exception_document(error: BaseException) -> dict[str, Any]:
     """Return `error` as Celery stores it (`celery/backends/base.py: prepare_exception`)."""
     kind = type(error)
@@ -138,7 +190,7 @@ def encode(report: Report) -> Encoded:
     Raises:
         EncodeError: A value of a payload other than an exception has no JSON form.
     """
-    if report.state == "FAILURE":
+    if report.state == "FAILURE" and "frames" not in report.payload:
         return _encoded_failure(report)
     inline = _document(report.state, report.payload, report.traceback)
     if len(inline) <= FILE_BYTES_MAX:
@@ -241,7 +293,7 @@ def _encoded_failure(report: Report) -> Encoded:
         exception = report.payload["exception"]
         bare = None if report.traceback is None else ""
         shortened = _longest_value(
-            lambda keep: {"exception": _shortened(exception, keep)},
+            lambda keep: {**report.payload, "exception": _shortened(exception, keep)},
             lambda payload: len(_document(report.state, payload, bare)) <= allowed,
             FILE_BYTES_MAX,
         )

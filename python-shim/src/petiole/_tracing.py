@@ -53,12 +53,14 @@ class Ending:
         error: What was raised, None after success.
         is_told: Whether Celery has done all that follows; else the worker reports `error`.
         runtime_s: How long it took.
+        retval: What the body returned; when Celery has told of an error, its ExceptionInfo.
     """
 
     state: str
     error: BaseException | None
     is_told: bool
     runtime_s: float
+    retval: Any = None
 
 
 def load_app(name: str, include: tuple[str, ...] = ()) -> Any:
@@ -97,12 +99,25 @@ class LeadingBackend:
 
     persistent = True
 
-    def __init__(self, app: Any, store: Store, make: Callable[[], Any]) -> None:
-        """Remember how the backend behind is made."""
+    def __init__(
+        self,
+        app: Any,
+        store: Any,
+        make: Callable[[], Any],
+        encoder_type: Callable[[Any, Any, Callable[[], Any]], Encoder] | None = None,
+    ) -> None:
+        """Remember how the backend behind is made.
+
+        Args:
+            app: The app.
+            store: What the encoder hands its documents to.
+            make: Makes the backend behind.
+            encoder_type: Makes the documents; Encoder without it.
+        """
         self._make = make
         self._behind: Any = None
         self.thread_safe = bool(app.conf.get("result_backend_thread_safe"))
-        encoder = _Encoder(app, store, self.behind)
+        encoder = (encoder_type or Encoder)(app, store, self.behind)
         self.store_result = encoder.store_result
         self.mark_as_started = encoder.mark_as_started
         self.mark_as_done = encoder.mark_as_done
@@ -119,6 +134,10 @@ class LeadingBackend:
     def process_cleanup(self) -> None:
         """Do what a Redis backend does after each task: nothing."""
 
+    def remove_pending_result(self, result: Any) -> Any:
+        """Forget a result that nobody waits for any more."""
+        return self._behind.remove_pending_result(result) if self._behind is not None else result
+
     def on_task_call(self, producer: Any, task_id: str) -> Any:
         """Listen for the result of a task that is being sent, unless no task may wait for one."""
         if not task_join_will_block():
@@ -129,11 +148,21 @@ class LeadingBackend:
         return getattr(self.behind(), name)
 
 
-class _Encoder(KeyValueStoreBackend):  # type: ignore[misc]
+class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
     """Makes the documents that a backend would store, as Celery's base class does."""
 
-    def __init__(self, app: Any, store: Store, behind: Callable[[], Any]) -> None:
-        super().__init__(app)
+    def __init__(
+        self, app: Any, store: Any, behind: Callable[[], Any], serializer: str | None = None
+    ) -> None:
+        """Remember who takes the documents, and the backend that has a connection.
+
+        Args:
+            app: The app.
+            store: A Store.
+            behind: Gives the backend behind.
+            serializer: In place of the app's `result_serializer`.
+        """
+        super().__init__(app, serializer=serializer)
         self._petiole_store = store
         self._petiole_behind = behind
         self._petiole_ending: str | None = None
@@ -227,7 +256,7 @@ def run(
         return Ending(states.FAILURE, NotRegistered(name), False, 0.0)
     full_request = {**request, "args": args, "kwargs": kwargs, "is_eager": False, **(embed or {})}
     try:
-        _, info, runtime_s, _ = task.__trace__(task_id, args, kwargs, full_request)
+        retval, info, runtime_s, _ = task.__trace__(task_id, args, kwargs, full_request)
     except Reject as error:
         return Ending(states.REJECTED, error, True, time.monotonic() - begun)
     except Exception as error:
@@ -235,8 +264,8 @@ def run(
     if runtime_s is None:
         runtime_s = time.monotonic() - begun
     if info is None:
-        return Ending(states.SUCCESS, None, True, runtime_s)
-    return Ending(_ENDS.get(info.state, states.FAILURE), info.retval, True, runtime_s)
+        return Ending(states.SUCCESS, None, True, runtime_s, retval)
+    return Ending(_ENDS.get(info.state, states.FAILURE), info.retval, True, runtime_s, retval)
 
 
 def parse_request(text: bytes) -> dict[str, Any]:

@@ -15,11 +15,13 @@ Environment:
     PETIOLE_SOFT_TIME_LIMIT seconds after which SoftTimeLimitExceeded is raised in it, likewise
     PETIOLE_ACCEPT_CONTENT  serializers that a message may use, with commas between them; else the
                             app's `accept_content`, else json
+    CELERY_LOG_LEVEL        from which level on Celery's loggers write to stderr, default INFO
 
-With an app the task's body runs as in a Celery worker: the request is in place for `bind=True`,
-`autoretry_for` and `self.retry()` work, limits of the message or the task are kept. The runner
-stores no result, publishes nothing and needs no broker: a retry is part of the report, and the
-worker sends it. A retry that was asked for is carried out whatever the body did afterwards.
+With an app the task runs through Celery's own tracing, in a process that the app sees as one of a
+worker's pool: signals, handlers of custom Task classes, `autoretry_for`, `self.retry()`,
+`self.replace()`, limits of the message or the task. The runner needs neither broker nor result
+backend: what the task sends is part of the report (`petiole._outbox`), and the worker sends it
+when the task has ended. Without an app a function is called, and nothing is around it.
 
 Exits with 0 when SUCCESS, RETRY, IGNORED or REJECTED was reported, with 1 when FAILURE was, with 74
 when no report could be written, and with 143, without a report, after SIGTERM or SIGINT.
@@ -31,14 +33,11 @@ import argparse
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, Reject, Retry
 
 from petiole import _body, _limits, _report
 
@@ -72,7 +71,8 @@ class Reporter:
         try:
             encoded = _report.encode(report)
         except Exception as error:
-            encoded = _report.encode(_report.failure(error, _own_frames_cut(error.__traceback__)))
+            trace = _report.own_frames_cut(error.__traceback__)
+            encoded = _report.encode(_report.failure(error, trace))
         try:
             _report.write(encoded, self._path)
         except OSError as error:
@@ -90,71 +90,53 @@ def main(arguments: list[str] | None = None) -> int:
     reporter = Reporter(Path(os.environ.get("PETIOLE_RESULT_FILE") or DEFAULT_RESULT_FILE))
     _limits.raise_on_termination()
     try:
-        report = _run(reporter)
+        report, body = _run(os.environ, reporter)
         _limits.ignore_termination()
     except (KeyboardInterrupt, _limits.TerminatedError):
         print("petiole.run: terminated", file=sys.stderr)
         return EXIT_TERMINATED
     if report.traceback:
         print(report.traceback, end="", file=sys.stderr)
-    return reporter.send(report)
+    code = reporter.send(report)
+    if body is not None:
+        body.close(code)
+    return code
 
 
-def _run(reporter: Reporter) -> _report.Report:
+def _run(
+    environ: Mapping[str, str], reporter: Reporter
+) -> tuple[_report.Report, _body.Body | None]:
     """Prepare and run the task; whatever goes wrong is the report."""
-    recorder = _body.Recorder()
+    body = None
     try:
-        body = _body.prepare(os.environ)
-        recorder = body.recorder
-        result = _call(body, reporter)
+        body = _body.prepare(environ)
+        return _call(body, reporter), body
     except (KeyboardInterrupt, _limits.TerminatedError):
         raise
     except BaseException as error:
-        return _raised(error, recorder)
-    if recorder.retry is not None:
-        return _retried(recorder.retry, None, None)
-    return _report.success(result)
+        trace = _report.own_frames_cut(error.__traceback__)
+        if isinstance(error, Exception):
+            report = _report.failure(error, trace)
+        else:
+            # Its own class would end the client that asks for the result, as SystemExit does. A
+            # Celery worker's child dies of it, and the master reports this.
+            lost = WorkerLostError(_premature_exit(error))
+            lose = _report.failure if body is None else body.lose
+            report = lose(lost, trace, error)
+        return report, body
 
 
-def _call(body: _body.Body, reporter: Reporter) -> Any:
+def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
     """Call the body under its limits; the hard one ends the process here."""
 
     def on_hard_limit() -> None:
-        error = TimeLimitExceeded(body.hard_limit_s)
         print(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded", file=sys.stderr)
-        code = reporter.send(_report.failure(error))
+        code = reporter.send(body.lose(TimeLimitExceeded(body.hard_limit_s), None, None))
         sys.stderr.flush()
         os._exit(code)
 
     with _limits.limited(body.soft_limit_s, body.hard_limit_s, on_hard_limit):
-        return body.call()
-
-
-def _raised(error: BaseException, recorder: _body.Recorder) -> _report.Report:
-    """Return the report of a body that raised `error`."""
-    trace = _own_frames_cut(error.__traceback__)
-    if recorder.retry is not None:
-        return _retried(recorder.retry, error, trace)
-    if isinstance(error, Retry):
-        when = error.when
-        is_count = isinstance(when, (int, float))
-        request = _body.RetryRequest(
-            countdown=when if is_count else None, eta=None if is_count else when
-        )
-        return _retried(request, error, trace)
-    if isinstance(error, Reject):
-        payload = {"exception": _report.exception_document(error), "requeue": bool(error.requeue)}
-        return _report.Report("REJECTED", payload)
-    if isinstance(error, Ignore):
-        payload = {"exception": _report.exception_document(error)}
-        if recorder.teller.last is not None:
-            payload["told"] = recorder.teller.last
-        return _report.Report("IGNORED", payload)
-    if not isinstance(error, Exception):
-        # Its own class would end the client that asks for the result, as SystemExit does. A Celery
-        # worker's child dies of it, and the master reports this.
-        return _report.failure(WorkerLostError(_premature_exit(error)), trace, error)
-    return _report.failure(error, trace)
+        return body.run()
 
 
 def _premature_exit(error: BaseException) -> str:
@@ -163,37 +145,6 @@ def _premature_exit(error: BaseException) -> str:
         return f"Worker exited prematurely: {error!r:.200}."
     code = 0 if error.code is None else error.code
     return f"Worker exited prematurely: exitcode {code if isinstance(code, int) else 1}."
-
-
-def _retried(
-    request: _body.RetryRequest, error: BaseException | None, trace: TracebackType | None
-) -> _report.Report:
-    """Return the report of a body that asked to be run again; `error` is what it raised."""
-    cause = error.exc if isinstance(error, Retry) else error
-    payload: dict[str, Any] = {
-        "exception": (
-            _report.exception_document(cause) if isinstance(cause, BaseException) else None
-        )
-    }
-    eta = request.eta.isoformat() if isinstance(request.eta, datetime) else request.eta
-    changes = {
-        "countdown": request.countdown,
-        "eta": eta,
-        "args": request.args,
-        "kwargs": request.kwargs,
-        "options": dict(request.options) or None,
-    }
-    payload.update((key, value) for key, value in changes.items() if value is not None)
-    text = None if error is None else _report.format_trace(error, trace)
-    return _report.Report("RETRY", payload, text)
-
-
-def _own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
-    """Return `trace` from the first frame on that is not the runner's own."""
-    package = str(Path(__file__).parent)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
-        trace = trace.tb_next
-    return trace
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from celery import Celery, Task
+from celery import Celery, Task, chord, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.utils.log import get_task_logger
 
 app = Celery("runner")
 
@@ -117,7 +118,7 @@ def stuck():
 def again(self, how):
     """Ask for a retry in one of the ways that there are."""
     if how == "changed":
-        self.retry(args=("other",), kwargs={"b": 1}, countdown=7, queue="slow", priority=3)
+        self.retry(args=(), kwargs={"how": "other"}, countdown=7, queue="slow", priority=3)
     if how == "eta":
         self.retry(eta=datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc))
     if how == "unthrown":
@@ -131,6 +132,101 @@ def again(self, how):
     if how == "raised":
         raise Retry("by hand", exc=KeyError("k"), when=9)
     return self.retry(args=("x" * 10_000,), countdown=1)
+
+
+class Handled(Task):
+    """A task class that prints each of its handlers' calls."""
+
+    def before_start(self, task_id, args, kwargs):
+        """Print that the body begins."""
+        print("before_start", args, kwargs)
+
+    def on_success(self, retval, task_id, args, kwargs):
+        """Print what the body returned."""
+        print("on_success", retval)
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        """Print what the body raised."""
+        print("on_failure", repr(exc), "handled" in einfo.traceback)
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        """Print why the body is to run again."""
+        print("on_retry", repr(exc))
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        """Print that all is over."""
+        print("after_return", status)
+
+
+@app.task(bind=True, base=Handled)
+def handled(self, how):
+    """End in a way that the class has a handler for."""
+    if how == "retry":
+        self.retry(exc=KeyError("again"), countdown=1)
+    if how == "fail":
+        raise KeyError("handled")
+    return how
+
+
+@signals.worker_process_init.connect
+@signals.worker_process_shutdown.connect
+@signals.task_prerun.connect
+@signals.task_postrun.connect
+@signals.task_success.connect
+@signals.task_failure.connect
+@signals.task_retry.connect
+@signals.before_task_publish.connect
+def on_signal(signal, **arguments):
+    """Print the signal's name, when a test asks for it."""
+    if os.environ.get("TELL_SIGNALS"):
+        print("signal", signal.name, arguments.get("state", ""))
+
+
+@app.task(bind=True)
+def sends(self, how):
+    """Send other tasks in one of the ways that there are."""
+    if how == "delay":
+        return add.apply_async((1, 2), task_id="child", headers={"mine": 1}).id
+    if how == "replace":
+        self.replace(add.si(3, 4))
+    if how == "chord":
+        chord([add.s(1, 1), add.s(2, 2)])(add.s(0))
+    if how == "topic":
+        app.send_task("any.name", exchange="logs", exchange_type="topic", routing_key="a.b")
+    if how == "broadcast":
+        app.control.revoke("some id")
+    if how == "event":
+        with app.events.default_dispatcher() as dispatcher:
+            dispatcher.send("task-custom", uuid=self.request.id)
+    if how == "then fail":
+        add.apply_async((1, 2), task_id="child")
+        raise ValueError("failed")
+    if how == "exit":
+        raise SystemExit(4)
+    return how
+
+
+@app.task
+def errback(task_id):
+    """Stand for a task that is told of a failure."""
+
+
+@app.task
+def fail_in_task():
+    """Fail."""
+    raise ValueError("no")
+
+
+@app.task
+def logs():
+    """Log a line."""
+    get_task_logger(__name__).info("told at INFO")
+
+
+def raises_retry(when):
+    """Ask to be called again, without a Celery around."""
+    later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=1)
+    raise Retry("again", when=9 if when == "seconds" else later)
 
 
 @app.task

@@ -1,0 +1,206 @@
+"""What a task in a container sends and stores: it becomes frames of the task's report.
+
+A container has no credentials of the broker or of the result backend. Celery's own code runs there
+all the same, with stand-ins for the two that collect what it would have sent; the worker carries it
+out when the task has ended, before it stores the task's own result. So `.delay()` in a body,
+callbacks, the next link of a chain, errbacks, a retry and `self.replace()` reach the broker then.
+
+A frame is an object with one of these members:
+
+| publish    | {"queue": NAME, "message": MESSAGE}, where MESSAGE is what Kombu's virtual       |
+|            | transports put into a queue: body (base64), content-type, content-encoding,      |
+|            | headers, properties                                                              |
+| store      | {"task_id": ID, "state": STATE, "document": TEXT}: what is to be stored for a    |
+|            | task that hangs together with this one: the rest of the chain of one that failed |
+| join_chord | {"task_id": ID, "group": ID, "state": STATE}: a member of a chord has ended      |
+
+and, when Celery made it because the task failed, "after_failure": true: the worker leaves these out
+when it tries the task again by its own settings.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from queue import Empty
+from typing import Any, Callable, NoReturn
+
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from kombu.transport import virtual
+
+from petiole import _progress, _report, _tracing
+from petiole.exceptions import CanvasUnsupported
+
+Frame = dict[str, Any]
+
+
+@dataclass
+class Outbox:
+    """Collects the frames of one task, from whichever thread, and how Celery said that it ended.
+
+    Attributes:
+        task_id: The task's id.
+        teller: Takes the states that the task tells of itself before its end.
+        frames: In the order in which they were sent.
+        document: What Celery would have stored of the end, None while it has stored nothing.
+    """
+
+    task_id: str
+    teller: _progress.Teller = field(default_factory=_progress.Teller)
+    frames: list[Frame] = field(default_factory=list)
+    document: Any = None
+    is_failing: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, kind: str, content: Frame) -> None:
+        """Append a frame."""
+        frame: Frame = {kind: content}
+        with self._lock:
+            if self.is_failing:
+                frame["after_failure"] = True
+            self.frames.append(frame)
+
+    def taken(self) -> list[Frame]:
+        """Return the frames that are there by now."""
+        with self._lock:
+            return list(self.frames)
+
+
+def connect(app: Any, outbox: Outbox) -> None:
+    """Put the stand-ins for broker and result backend into `app`."""
+    broker = type("Transport", (_Transport,), {"outbox": outbox, "events": app.conf.event_exchange})
+
+    def connection(*_arguments: Any, **_options: Any) -> Connection:
+        return Connection(transport=broker)
+
+    app.connection = app.connection_for_write = app.connection_for_read = connection
+    app.amqp._producer_pool = None
+    app._pool = None
+    make = app._get_backend
+    app._get_backend = lambda: _Backend(app, outbox, make)
+    vars(app._local).pop("backend", None)
+    app._backend_cache = None
+
+
+class _Channel(virtual.Channel):
+    """Routes messages as Kombu does, by what the app itself declares, into frames."""
+
+    supports_fanout = True
+
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, **options: Any) -> Any:
+        """Send a message, unless it is an event: a container's worker tells those."""
+        if exchange == self.connection.events:
+            return None
+        publish: Callable[..., Any] = super().basic_publish
+        return publish(message, exchange, routing_key, **options)
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Any:
+        look_up: Callable[..., Any] = super()._lookup
+        queues = look_up(exchange, routing_key, default)
+        if not queues:
+            raise OperationalError(
+                f"the app declares no queue for exchange {exchange!r} and key {routing_key!r}"
+            )
+        return queues
+
+    def _put(self, queue: str, message: Any, **_options: Any) -> None:
+        self.connection.outbox.add("publish", {"queue": queue, "message": message})
+
+    def _put_fanout(self, exchange: str, *_arguments: Any, **_options: Any) -> NoReturn:
+        raise OperationalError(
+            f"exchange {exchange!r} is a broadcast, which cannot be sent from a container"
+        )
+
+    def _queue_bind(self, *_arguments: Any) -> None:
+        pass
+
+    def _size(self, _queue: str) -> int:
+        return 0
+
+    def _purge(self, _queue: str) -> int:
+        return 0
+
+    def _get(self, _queue: str, timeout: float | None = None) -> NoReturn:
+        raise Empty
+
+
+class _Transport(virtual.Transport):
+    Channel = _Channel
+    driver_type = driver_name = "petiole"
+    outbox: Outbox
+    events: str
+
+
+class _Backend(_tracing.LeadingBackend):
+    """Stands before the app's own backend, which the container may or may not reach."""
+
+    persistent = False  # whether a redelivered task has succeeded already, the worker knows
+
+    def __init__(self, app: Any, outbox: Outbox, make: Callable[[], Any]) -> None:
+        super().__init__(app, outbox, make, _Encoder)
+
+    def ensure_chords_allowed(self) -> NoReturn:
+        """Refuse to begin a chord.
+
+        Raises:
+            CanvasUnsupported: Always.
+        """
+        raise CanvasUnsupported(
+            "a chord cannot be begun in a container: counting its members needs the result backend",
+            {"category": "CanvasUnsupported"},
+        )
+
+    def apply_chord(self, *_arguments: Any, **_options: Any) -> NoReturn:
+        """Refuse as `ensure_chords_allowed`."""
+        self.ensure_chords_allowed()
+
+
+class _Encoder(_tracing.Encoder):
+    """Takes what Celery stores: of the task itself, and of what hangs together with it."""
+
+    def __init__(self, app: Any, outbox: Outbox, behind: Callable[[], Any]) -> None:
+        super().__init__(app, outbox, behind, serializer="json")
+        self._petiole_outbox = outbox
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **options: Any,
+    ) -> Any:
+        if not task_id:
+            raise ValueError(f"task_id must not be empty. Got {task_id} instead.")
+        outbox, ending = self._petiole_outbox, self._petiole_ending
+        if task_id == outbox.task_id and ending != task_id:
+            outbox.teller.tell(state, result)
+            return result
+        if task_id != outbox.task_id and ending is None:
+            behind = self._petiole_behind()
+            return behind._store_result(task_id, result, state, traceback, request, **options)
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = task_id
+        text = _report.encode_json(meta)
+        if task_id == ending:
+            outbox.document = json.loads(text)  # as it is now: handlers may change the result
+        else:
+            outbox.add("store", {"task_id": task_id, "state": state, "document": text})
+        return result
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        self._petiole_outbox.is_failing = True
+        try:
+            return super().mark_as_failure(task_id, *args, **kwargs)
+        finally:
+            self._petiole_outbox.is_failing = False
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
+        self._petiole_outbox.add(
+            "join_chord", {"task_id": request.id, "group": request.group, "state": state}
+        )

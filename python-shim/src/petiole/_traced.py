@@ -1,0 +1,183 @@
+"""Runs a Celery task in a container as a worker's process does, and reports how it ended.
+
+Everything around the body is Celery's own (`celery/app/trace.py`): signals, handlers of custom Task
+classes, retries, callbacks, log lines. Broker and result backend are stand-ins: `petiole._outbox`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from celery import signals, states
+from celery._state import _set_task_join_will_block
+from celery.app import trace as celery_trace
+from celery.app.task import Context
+from kombu.exceptions import EncodeError
+
+from petiole import _message, _outbox, _report, _tracing
+from petiole.exceptions import CanvasUnsupported
+
+DEFAULT_LOG_LEVEL = "INFO"
+_LINKS = ("callbacks", "errbacks", "chain")
+
+
+@dataclass
+class TracedTask:
+    """A task of an app with its message."""
+
+    task: Any
+    message: _message.Message
+    call: _message.Call
+    soft_limit_s: float | None
+    hard_limit_s: float | None
+
+    def __post_init__(self) -> None:
+        """Make this process one that runs tasks of the app.
+
+        Raises:
+            CanvasUnsupported: The task is a member of a chord.
+        """
+        if self.call.embed.get("chord"):
+            raise CanvasUnsupported(
+                f"task {self.message.task}[{self.message.id}] is a member of a chord: counting its "
+                "members needs the result backend, which a container cannot reach",
+                {"category": "CanvasUnsupported"},
+            )
+        self._app = self.task.app
+        self._outbox = _outbox.Outbox(self.message.id)
+        self._request = _request(self.message)
+        _outbox.connect(self._app, self._outbox)
+        _become_worker_process(self._app, self._request["hostname"])
+        self.task.track_started = False  # the worker has stored STARTED already
+        self.task.__trace__ = celery_trace.build_tracer(
+            self.task.name,
+            self.task,
+            self._app.loader,
+            self._request["hostname"],
+            app=self._app,
+        )
+
+    def run(self) -> _report.Report:
+        """Run the task through Celery's tracing."""
+        call = self.call
+        ending = _tracing.run(
+            self._app,
+            self.task.name,
+            self.message.id,
+            self._request,
+            (call.args, call.kwargs, call.embed),
+        )
+        return self._with_frames(self._ended(ending))
+
+    def lose(
+        self, error: BaseException, trace: TracebackType | None, cause: BaseException | None
+    ) -> _report.Report:
+        """Fail the task as Celery's master does when a process did not (`Request.on_failure`)."""
+        self.task.backend.mark_as_failure(
+            self.message.id, error, request=self._context(), store_result=True
+        )
+        return self._with_frames(_report.failure(error, trace, cause))
+
+    def close(self, exit_code: int) -> None:
+        """Tell the app's handlers that the process ends."""
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=exit_code)
+
+    def _context(self) -> Context:
+        call = self.call
+        return Context(self._request, args=call.args, kwargs=call.kwargs, **call.embed)
+
+    def _ended(self, ending: _tracing.Ending) -> _report.Report:
+        error, document = ending.error, self._outbox.document
+        if ending.state == states.SUCCESS:
+            return _report.success(document["result"] if document else _plain(ending.retval))
+        if ending.state == states.REJECTED:
+            return _report.rejected(error)
+        if ending.state == states.IGNORED:
+            return _report.ignored(error, self._outbox.teller.last)
+        text = document["traceback"] if document else getattr(ending.retval, "traceback", None)
+        if ending.state == states.RETRY:
+            cause = getattr(error, "exc", None)
+            stored = document["result"] if document else _report.exception_or_none(cause)
+            return _report.Report(states.RETRY, {"exception": stored}, text)
+        if document and document["status"] == states.FAILURE:
+            return _report.Report(states.FAILURE, {"exception": document["result"]}, text)
+        cause = error or RuntimeError(f"the task ended as {ending.state} without an exception")
+        return _report.failure(cause, cause.__traceback__)
+
+    def _with_frames(self, report: _report.Report) -> _report.Report:
+        """Return `report` with what the worker is to do before it stores the end."""
+        payload = dict(report.payload)
+        frames = self._outbox.taken()
+        if children := (self._outbox.document or {}).get("children"):
+            payload["children"] = children
+        # Also when there are none: so the worker knows that nothing is left to it.
+        if frames or report.state == states.RETRY or any(map(self.call.embed.get, _LINKS)):
+            payload["frames"] = frames
+        return _report.Report(report.state, payload, report.traceback)
+
+
+def _plain(value: Any) -> Any:
+    """Return a result that is not stored, for the log alone; null when JSON cannot say it."""
+    try:
+        _report.encode_json(value)
+    except (EncodeError, TypeError, ValueError):
+        return None
+    return value
+
+
+def _request(message: _message.Message) -> dict[str, Any]:
+    """Return the fields of `task.request`, as a worker makes them of a message.
+
+    `celery/worker/request.py: Request`.
+    """
+    properties = message.properties
+    delivery = properties.get("delivery_info") or {}
+    headers = message.headers
+    return {
+        # Celery before 5.3 does not find them by itself, and would leave them out of a retry.
+        "headers": _custom_headers(headers),
+        **headers,
+        "properties": properties,
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": f"petiole@{socket.gethostname()}",
+        "delivery_info": {
+            "exchange": delivery.get("exchange", ""),
+            "routing_key": delivery.get("routing_key", ""),
+            "priority": properties.get("priority"),
+            "redelivered": bool(headers.get("redelivered") or delivery.get("redelivered")),
+        },
+        "retries": headers.get("retries") or 0,
+    }
+
+
+def _custom_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that are none of Celery's (`celery/app/task.py: Context`)."""
+    known = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
+    return {key: value for key, value in headers.items() if key not in known}
+
+
+def _become_worker_process(app: Any, hostname: str) -> None:
+    """Do what a process of Celery's pool does before its first task, but for its signal handlers.
+
+    `celery/concurrency/prefork.py: process_initializer`.
+    """
+    celery_trace.setup_worker_optimizations(app, hostname)
+    app.log.setup(_log_level(os.environ.get("CELERY_LOG_LEVEL")), hostname=hostname)
+    app.loader.init_worker_process()
+    _set_task_join_will_block(True)
+    signals.worker_process_init.send(sender=None)
+
+
+def _log_level(text: str | None) -> int | str:
+    """Return a level of logging by number or name, INFO for anything else."""
+    if text and text.isdigit() and int(text) > 0:
+        return int(text)
+    name = (text or DEFAULT_LOG_LEVEL).upper()
+    return name if isinstance(logging.getLevelName(name), int) else DEFAULT_LOG_LEVEL
