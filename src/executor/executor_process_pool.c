@@ -315,6 +315,22 @@ static void on_done(void *context, const struct process_frame_done *done)
     executor_process_free_slot(slot, done->rss_kib);
 }
 
+/* What the task wrote to stdout or stderr. */
+static void log_output(const struct message *message, enum log_level level, struct bytes text)
+{
+    log_task(level, message->task, message->id, "%.*s[%.*s]: %.*s",
+             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+             BYTES_FORMAT(text));
+}
+
+/* What a logger of the task's process wrote, which may have several lines. */
+static void log_record(const struct message *message, enum log_level level, struct bytes text)
+{
+    size_t head = bytes_find(text, '\n');
+    log_task_block(level, message->task, message->id, bytes_skip(text, head + 1), "%.*s",
+                   BYTES_FORMAT(bytes_of(text.data, head)));
+}
+
 static void on_line(void *context, int level, struct bytes text, bool is_output)
 {
     struct process_slot *slot = context;
@@ -322,13 +338,9 @@ static void on_line(void *context, int level, struct bytes text, bool is_output)
     if (!message) {
         log_write((enum log_level)level, "%.*s", BYTES_FORMAT(text));
     } else if (is_output) {
-        log_task((enum log_level)level, message->task, message->id, "%.*s[%.*s]: %.*s",
-                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-                 BYTES_FORMAT(text));
+        log_output(message, (enum log_level)level, text);
     } else {
-        size_t head = bytes_find(text, '\n');
-        log_task_block((enum log_level)level, message->task, message->id,
-                       bytes_skip(text, head + 1), "%.*s", BYTES_FORMAT(bytes_of(text.data, head)));
+        log_record(message, (enum log_level)level, text);
     }
 }
 

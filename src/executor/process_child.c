@@ -155,8 +155,8 @@ struct process_child *process_child_new(struct loop *loop,
                                         const struct process_child_events *events, void *context,
                                         struct process_child_ends *ret_ends, struct error *reterr)
 {
-    int peers[2];
-    int pipes[2];
+    int peers[2] = {-1, -1};
+    int pipes[2] = {-1, -1};
     if (!make_ends(peers, pipes, reterr)) {
         return NULL;
     }

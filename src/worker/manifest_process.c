@@ -16,7 +16,7 @@
 #define END_LOOK_MS        5
 #define EXIT_BY_SIGNAL     128
 #define MILLISECONDS_PER_S 1000
-#define NANOSECONDS_PER_MS 1000000
+#define NANOSECONDS_PER_MS 1000000L
 
 /* A program that runs. */
 struct process {

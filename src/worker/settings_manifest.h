@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "worker/settings.h"
 
-#define SETTINGS_MANIFEST_MAX_BYTES (64u * 1024 * 1024)
+#define SETTINGS_MANIFEST_MAX_BYTES ((size_t)64 << 20)
 
 /* A manifest while settings are loaded. All views borrow from its text. */
 struct settings_manifest {
