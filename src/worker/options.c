@@ -338,8 +338,14 @@ static void note_unknown_variables(struct options *options, char *const *environ
     }
 }
 
-static void keep_plugins(struct options_reader *reader)
+/* What is put together of several options; --autoscale wins over -c (celery/worker/components.py:
+ * Pool.create). */
+static void keep_collected(struct options_reader *reader)
 {
+    if (reader->autoscale) {
+        options_apply_override(reader->options, "worker_concurrency", reader->autoscale,
+                               "option --autoscale");
+    }
     if (reader->plugins.length > 0) {
         (void)buffer_append_text(&reader->plugins, "]");
         options_apply_override(reader->options, "plugins",
@@ -366,7 +372,7 @@ static bool read_all(struct options_reader *reader, char *const *environment)
     }
     read_config_variables(options, environment);
     note_unknown_variables(options, environment);
-    keep_plugins(reader);
+    keep_collected(reader);
     return true;
 }
 

@@ -173,6 +173,35 @@ static void add_plugin(struct options_reader *reader, const struct options_use *
     json_append_string(&reader->plugins, bytes_from_text(use->text));
 }
 
+/* celery/bin/worker.py: Autoscale: one or two numbers, in any order. */
+static bool read_autoscale(struct options_reader *reader, const struct options_use *use)
+{
+    struct options *options = reader->options;
+    struct bytes text = bytes_from_text(use->text);
+    size_t comma = bytes_find(text, ',');
+    struct bytes pieces[] = {bytes_of(text.data, comma), bytes_skip(text, comma + 1)};
+    int64_t numbers[ARRAY_LENGTH(pieces)] = {0, 0};
+    for (size_t index = 0; index < (comma < text.length ? 2U : 1U); index++) {
+        struct yaml scalar = {.type = YAML_SCALAR, .is_plain = true, .text = pieces[index]};
+        scalar.text = arena_copy(options->arena, scalar.text);
+        if (!yaml_integer(&scalar, &numbers[index]) || numbers[index] < 0) {
+            return fail_value(reader, use, "Expected one integer or two comma separated integers.");
+        }
+    }
+    int64_t most = numbers[0] > numbers[1] ? numbers[0] : numbers[1];
+    int64_t least = numbers[0] > numbers[1] ? numbers[1] : numbers[0];
+    reader->autoscale = arena_format(options->arena, "%lld", (long long)most);
+    if (least > 0) {
+        options_apply_warn(
+            options, arena_format(options->arena,
+                                  "Option %s: up to %lld Python processes are started as work "
+                                  "comes, and end when they were idle for process_idle_timeout; "
+                                  "that at least %lld are kept has no effect.",
+                                  use->spelling, (long long)most, (long long)least));
+    }
+    return true;
+}
+
 bool options_apply(struct options_reader *reader, const struct options_use *use)
 {
     struct options *options = reader->options;
@@ -198,6 +227,8 @@ bool options_apply(struct options_reader *reader, const struct options_use *use)
     case OPTIONS_ADDS_PLUGIN:
         add_plugin(reader, use);
         break;
+    case OPTIONS_SETS_AUTOSCALE:
+        return read_autoscale(reader, use);
     case OPTIONS_SHOWS_HELP:
         options->help_topic = reader->has_command ? options->command : OPTIONS_HELP;
         options->command = OPTIONS_HELP;

@@ -19,6 +19,7 @@ struct options_reader {
     bool is_done; /* --help or --version was read */
     bool is_given[OPTIONS_TABLE_MAX_ROWS];
     struct buffer plugins; /* a YAML list of what --plugin named, without its end */
+    const char *autoscale; /* the most processes of --autoscale; NULL: not given */
     struct error *reterr;
 };
 

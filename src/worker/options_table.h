@@ -22,6 +22,7 @@ enum options_effect {
     OPTIONS_SETS_CONFIG,  /* config_path or config_module */
     OPTIONS_SETS_LOGLEVEL,
     OPTIONS_ADDS_PLUGIN,
+    OPTIONS_SETS_AUTOSCALE, /* the larger number is worker_concurrency, whatever else says so */
     OPTIONS_SHOWS_HELP,
     OPTIONS_SHOWS_VERSION,
     OPTIONS_IS_ACCEPTED, /* what it asks for is so anyway */

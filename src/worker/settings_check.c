@@ -89,9 +89,9 @@ static bool check_serializers(struct settings *settings, struct error *reterr)
     }
     for (size_t index = 0; settings->accept_content[index]; index++) {
         if (!is_json_name(settings->accept_content[index])) {
-            settings_value_note(settings, LOG_WARNING,
-                                "accept_content: Petiole decodes json only; messages in %.64s are "
-                                "refused.",
+            settings_value_note(settings, LOG_DEBUG,
+                                "accept_content: messages in %.64s are opened by Python processes "
+                                "alone; tasks of other executors that come in it fail.",
                                 settings->accept_content[index]);
         }
     }
@@ -168,6 +168,48 @@ static void count_cpus(struct settings *settings)
     }
 }
 
+/* "gevent" of gevent, celery.concurrency.gevent:TaskPool or …gevent.TaskPool
+ * (celery/concurrency/__init__.py: ALIASES); all else stays as it is. */
+static const char *pool_name(const struct settings *settings)
+{
+    static const char package[] = "celery.concurrency.";
+    struct bytes name = bytes_from_text(settings->worker_pool ? settings->worker_pool : "prefork");
+    if (!bytes_starts_with(name, BYTES("celery.concurrency."))) {
+        return arena_text(settings->arena, name);
+    }
+    name = bytes_skip(name, sizeof(package) - 1);
+    size_t dot = bytes_find(name, '.');
+    size_t colon = bytes_find(name, ':');
+    name = bytes_of(name.data, dot < colon ? dot : colon);
+    return bytes_equal_text(name, "thread") ? "threads" : arena_text(settings->arena, name);
+}
+
+/* What becomes of a pool that is not made of processes. */
+static void choose_pool(struct settings *settings)
+{
+    const char *name = pool_name(settings);
+    bool is_prefork = strcmp(name, "prefork") == 0 || strcmp(name, "processes") == 0;
+    bool is_concurrent = strcmp(name, "threads") == 0 || strcmp(name, "gevent") == 0
+                         || strcmp(name, "eventlet") == 0;
+    settings->worker_pool = is_prefork ? "prefork" : name;
+    if (strcmp(name, "solo") == 0) {
+        settings_value_note(settings, LOG_WARNING,
+                            "-P solo: tasks of the app run one at a time in one Python process "
+                            "beside the worker, as by -P prefork -c 1.");
+    } else if (is_concurrent) {
+        settings_value_note(settings, LOG_WARNING,
+                            "-P %s: tasks of the app run in Python processes, one task each, of "
+                            "which up to %lld are started as work comes, as by -P prefork; -c "
+                            "sets how many, and each needs memory of its own.",
+                            name, (long long)settings->worker_concurrency);
+    } else if (!is_prefork) {
+        settings_value_note(settings, LOG_WARNING,
+                            "-P %.128s: a pool class of Python's is not used; tasks of the app run "
+                            "in up to %lld Python processes (-c), as by -P prefork.",
+                            name, (long long)settings->worker_concurrency);
+    }
+}
+
 static bool is_supported_url(const char *url)
 {
     static const char *const schemes[] = {"redis://", "rediss://", "redis+socket://", "socket://"};
@@ -238,6 +280,7 @@ bool settings_check_all(struct settings *settings, struct error *reterr)
         return false;
     }
     count_cpus(settings);
+    choose_pool(settings);
     choose_broker(settings);
     note_accepted(settings);
     note_missing(settings);

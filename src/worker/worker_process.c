@@ -91,8 +91,7 @@ static const char *missing(const struct worker *worker, const char *program)
 
 static size_t process_count(const struct settings *settings)
 {
-    bool is_solo = settings->worker_pool && strcmp(settings->worker_pool, "solo") == 0;
-    return is_solo ? 1 : (size_t)settings->worker_concurrency;
+    return strcmp(settings->worker_pool, "solo") == 0 ? 1 : (size_t)settings->worker_concurrency;
 }
 
 bool worker_process_build(struct worker *worker, struct executor **ret_executor,

@@ -136,6 +136,7 @@ static void test_every_option_of_celery_is_known(void **state)
     assert_int_equal(options->warning_count, 7);
     assert_string_equal(setting(options, "worker_max_tasks_per_child"), "1");
     assert_string_equal(setting(options, "worker_max_memory_per_child"), "2");
+    assert_string_equal(setting(options, "worker_concurrency"), "3");
     options = parse(*state, "worker --time-limit 1.5 --soft-time-limit 1 -f /l --pidfile /p");
     assert_string_equal(setting(options, "task_time_limit"), "1.5");
     assert_string_equal(setting(options, "worker_logfile"), "/l");
@@ -205,6 +206,23 @@ static void test_bad_environment(void **state)
     assert_int_equal(parse(fixture, "worker -c 1")->command, OPTIONS_WORKER);
     set_variable(fixture, "CELERY_WORKER_PURGE=perhaps");
     check_refused(fixture, "worker -c 1", "'perhaps' is not a valid boolean.");
+}
+
+static void test_autoscale(void **state)
+{
+    const struct options *options = parse(*state, "worker --autoscale=10,3 -c 2");
+    assert_string_equal(setting(options, "worker_concurrency"), "10");
+    assert_int_equal(options->warning_count, 1);
+    assert_non_null(strstr(options->warnings[0], "up to 10 Python processes"));
+    options = parse(*state, "worker -c 2 --autoscale 3,10");
+    assert_string_equal(setting(options, "worker_concurrency"), "10");
+    options = parse(*state, "worker --autoscale 8");
+    assert_string_equal(setting(options, "worker_concurrency"), "8");
+    assert_int_equal(options->warning_count, 0);
+    check_refused(*state, "worker --autoscale a,1", "two comma separated integers");
+    check_refused(*state, "worker --autoscale 1,2,3", "two comma separated integers");
+    check_refused(*state, "worker --autoscale=", "two comma separated integers");
+    check_refused(*state, "worker --autoscale=-1", "two comma separated integers");
 }
 
 static void test_config(void **state)
@@ -325,6 +343,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_environment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_environment, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_autoscale, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_config, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_app, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_plugins, set_up, tear_down),

@@ -275,8 +275,35 @@ static void test_accepted_settings_leave_a_debug_note(void **state)
     assert_true(has_note(settings, LOG_WARNING, "no task events"));
     assert_true(has_note(settings, LOG_DEBUG, "beat_schedule has no effect"));
     assert_true(has_note(settings, LOG_DEBUG, "worker_prefetch_multiplier has no effect"));
-    assert_true(has_note(settings, LOG_WARNING, "pickle"));
+    assert_true(has_note(settings, LOG_DEBUG, "messages in pickle are opened by Python"));
     assert_int_equal(settings->note_count, 4);
+}
+
+static void check_pool(struct fixture *fixture, const char *pool, const char *name,
+                       const char *part)
+{
+    char text[160];
+    (void)snprintf(text, sizeof(text), "worker_pool: %s\nworker_concurrency: 7\n", pool);
+    const struct settings *settings = load_text(fixture, text);
+    assert_string_equal(settings->worker_pool, name);
+    assert_int_equal(settings->note_count, part ? 1 : 0);
+    assert_true(!part || has_note(settings, LOG_WARNING, part));
+}
+
+static void test_pools_are_processes(void **state)
+{
+    check_pool(*state, "null", "prefork", NULL);
+    check_pool(*state, "prefork", "prefork", NULL);
+    check_pool(*state, "processes", "prefork", NULL);
+    check_pool(*state, "celery.concurrency.prefork:TaskPool", "prefork", NULL);
+    check_pool(*state, "solo", "solo", "-P solo: tasks of the app run one at a time");
+    check_pool(*state, "celery.concurrency.solo.TaskPool", "solo", "-P prefork -c 1");
+    check_pool(*state, "threads", "threads",
+               "-P threads: tasks of the app run in Python processes");
+    check_pool(*state, "celery.concurrency.thread:TaskPool", "threads", "up to 7 are started");
+    check_pool(*state, "gevent", "gevent", "-P gevent: tasks of the app run in Python processes");
+    check_pool(*state, "eventlet", "eventlet", "as by -P prefork; -c sets how many");
+    check_pool(*state, "proj.pools:Mine", "proj.pools:Mine", "-P proj.pools:Mine: a pool class");
 }
 
 static void test_broker_urls(void **state)
@@ -343,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_values_name_their_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unknown_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_missing_and_large_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pools_are_processes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_accepted_settings_leave_a_debug_note, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_broker_urls, set_up, tear_down),

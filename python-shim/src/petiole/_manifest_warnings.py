@@ -34,7 +34,6 @@ _CLASS_SETTINGS = {
     "worker_consumer": "celery.worker.consumer:Consumer",
     "worker_timer": None,
 }
-_PROCESS_POOLS = ("prefork", "processes", "solo")
 _CELERY_CLASSES = {
     "Request": "celery.worker.request:Request",
     "Strategy": "celery.worker.strategy:default",
@@ -91,9 +90,6 @@ def _of_settings(conf: Any) -> Iterator[str]:
         custom = conf.get(name)
         if custom and _spelled(custom) != usual:
             yield f"{name}: {_spelled(custom)} is not used: the worker is no Python program."
-    pool = conf.get("worker_pool")
-    if pool and pool not in _PROCESS_POOLS:
-        yield f"worker_pool: {_spelled(pool)} is not used: Python tasks run in processes."
 
 
 def _of_signals() -> Iterator[str]:
