@@ -214,6 +214,11 @@ enum message_fault message_open_body(const struct delivery *delivery,
     return message_body_open(delivery, rules, message, reterr);
 }
 
+bool message_asks_for(struct json member)
+{
+    return !json_is_unset(member) && (member.type != JSON_TYPE_ARRAY || json_count(member) > 0);
+}
+
 bool message_is_open(const struct message *message)
 {
     return message->args.type != JSON_TYPE_ABSENT;

@@ -98,6 +98,10 @@ enum message_fault message_open_body(const struct delivery *delivery,
 /* Whether the arguments have been read: the body is JSON. */
 bool message_is_open(const struct message *message);
 
+/* Whether a member of embed (callbacks, errbacks, chain, chord) asks for something: absent, null and
+ * empty ones do not. */
+bool message_asks_for(struct json member);
+
 /* Reads the protocol 2 headers that stand in message->headers. For message_read and
  * message_record_read. */
 enum message_fault message_read_headers(struct arena *arena, struct message *message,

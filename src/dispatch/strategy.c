@@ -2,12 +2,6 @@
 
 #include "dispatch/tenancy.h"
 
-/* Whether a member of embed asks for something: absent, null and empty do not. */
-static bool asks_for(struct json member)
-{
-    return !json_is_unset(member) && (member.type != JSON_TYPE_ARRAY || json_count(member) > 0);
-}
-
 /* What a message asks to happen afterwards that nobody does here; NULL: nothing. Celery's own tracing
  * carries canvas out in a Python process, and in a container all but the count of a chord. */
 static const char *unsupported_canvas(const struct message *message, enum task_executor executor)
@@ -16,18 +10,18 @@ static const char *unsupported_canvas(const struct message *message, enum task_e
         return NULL;
     }
     if (executor != TASK_NATIVE) {
-        return asks_for(message->chord) ? "a chord" : NULL;
+        return message_asks_for(message->chord) ? "a chord" : NULL;
     }
-    if (asks_for(message->callbacks)) {
+    if (message_asks_for(message->callbacks)) {
         return "a callback (link)";
     }
-    if (asks_for(message->chain)) {
+    if (message_asks_for(message->chain)) {
         return "a chain";
     }
-    if (asks_for(message->chord)) {
+    if (message_asks_for(message->chord)) {
         return "a chord";
     }
-    return asks_for(message->errbacks) ? "an errback (link_error)" : NULL;
+    return message_asks_for(message->errbacks) ? "an errback (link_error)" : NULL;
 }
 
 void strategy_decide(const struct strategy_rules *rules, const struct request *request,

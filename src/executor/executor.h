@@ -104,6 +104,9 @@ struct executor_events {
      * that hangs together with it, which is to be stored before the request's end. */
     void (*on_state)(void *context, struct request *request, struct bytes task_id,
                      struct bytes state, struct bytes document);
+    /* Tracing only: the answer to `conclude`, once. `told`: what Celery has made of the end, is_told;
+     * NULL when no process could, and the worker's own document must do. */
+    void (*on_concluded)(void *context, struct request *request, const struct outcome *told);
     /* Durable only: the task's code never ran in `ended` (without outcome), and the Job `receipt`
      * was made for the same delivery: settle it, exchange the two in the outbox, then forget the
      * old one. Comes again after a restart until it is forgotten. */
@@ -135,6 +138,13 @@ struct executor_ops {
      * begun; on_started comes when it has been already, else on_finished with REJECT, requeue and
      * may_have_job cleared. */
     void (*submit)(struct executor *executor, struct request *request);
+    /* Tracing, else NULL: lets Celery do what follows from `outcome`, an end that the worker has made
+     * of `request`, which it borrows until on_concluded: errbacks, the end of the chain, the count of
+     * a chord, handlers of the failure (celery/backends/base.py: Backend.mark_as_failure,
+     * mark_as_revoked). `stores`: its document is to be stored; `has_begun`: the task has run, so
+     * handlers of its failure are called. Needs no free slot. */
+    void (*conclude)(struct executor *executor, struct request *request,
+                     const struct outcome *outcome, bool stores, bool has_begun);
     /* Ends a running request; on_finished still comes. What is a process gets `signal_number`, and
      * SIGKILL when it does not end in time; for all others the number means nothing. */
     void (*cancel)(struct executor *executor, struct request *request, int signal_number);

@@ -7,11 +7,13 @@
 #include "base/log.h"
 #include "executor/executor_process_private.h"
 #include "executor/local_process.h"
+#include "executor/process_ending.h"
 #include "executor/process_request.h"
 
 #define MS_PER_S          1000.0
 #define MAX_LIMIT_S       1e9
 #define CANCEL_GRACE_MS   10000
+#define CONCLUDE_MS       60000 /* then the worker's own document must do */
 #define MAX_NOTICE_SIZE   512
 #define MAX_REQUEST_BYTES ((size_t)256 << 20)
 
@@ -53,8 +55,13 @@ static void finish(struct process_run *run, const struct outcome *outcome)
     loop_stop_timer(executor->loop, &run->timer);
     executor->run_count--;
     executor->has_freed_slots = true;
-    request->executor_data = NULL;
-    executor->events->on_finished(executor->context, request, outcome);
+    if (run->is_conclusion) {
+        executor->events->on_concluded(executor->context, request,
+                                       outcome->is_told ? outcome : NULL);
+    } else {
+        request->executor_data = NULL;
+        executor->events->on_finished(executor->context, request, outcome);
+    }
     loop_defer(executor->loop, &executor->assign_call);
     executor_process_defer_close(executor);
 }
@@ -130,10 +137,28 @@ static void pass_hard_limit(struct process_run *run)
     finish(run, &outcome);
 }
 
+/* No process could do what follows from an end in time. */
+static void give_up_conclusion(struct process_run *run)
+{
+    static const struct outcome nothing = {.kind = OUTCOME_IGNORE};
+    struct process_slot *slot = run->slot;
+    if (slot) {
+        slot->run = NULL;
+        run->slot = NULL;
+        executor_process_kill(slot);
+    } else {
+        list_remove(&run->node);
+        run->executor->waiting_count--;
+    }
+    finish(run, &nothing);
+}
+
 static void on_timer(void *context)
 {
     struct process_run *run = context;
-    if (run->end != PROCESS_RUN_GOES_ON) {
+    if (run->is_conclusion) {
+        give_up_conclusion(run);
+    } else if (run->end != PROCESS_RUN_GOES_ON) {
         executor_process_signal(run->slot, SIGKILL); /* then executor_process_lost */
     } else if (run->soft_limit_ms > 0) {
         pass_soft_limit(run);
@@ -164,13 +189,20 @@ void executor_process_give(struct process_slot *slot, struct process_run *run)
         .content_encoding = message->content_encoding,
         .body = message->body,
     };
-    process_child_send(slot->child, &task);
+    if (run->is_conclusion) {
+        process_child_send_ending(slot->child, &task, run->ending);
+    } else {
+        process_child_send(slot->child, &task);
+    }
 }
 
 void executor_process_accepted(struct process_run *run)
 {
     struct executor_process *executor = run->executor;
     run->is_accepted = true;
+    if (run->is_conclusion) {
+        return;
+    }
     run->accepted_ms = loop_now_ms(executor->loop);
     if (run->end == PROCESS_RUN_GOES_ON) {
         arm_limit(run);
@@ -218,10 +250,15 @@ void executor_process_describe_end(int code, char ret_text[EXECUTOR_PROCESS_END_
     }
 }
 
-/* A task that no process has accepted goes to the next one. */
+/* A task that no process has accepted goes to the next one, or back to its queue. */
 static void wait_again(struct process_run *run)
 {
     run->slot = NULL;
+    if (run->executor->is_closing && !run->is_conclusion) {
+        executor_given_back(&run->outcome);
+        finish(run, &run->outcome);
+        return;
+    }
     list_prepend(&run->executor->waiting, &run->node);
     run->executor->waiting_count++;
     loop_defer(run->executor->loop, &run->executor->assign_call);
@@ -235,7 +272,9 @@ void executor_process_lost(struct process_run *run, int code)
         wait_again(run);
         return;
     }
-    if (run->end == PROCESS_RUN_IS_REVOKED) {
+    if (run->is_conclusion) {
+        outcome = (struct outcome){.kind = OUTCOME_IGNORE};
+    } else if (run->end == PROCESS_RUN_IS_REVOKED) {
         executor_revoked(arena, "terminated", &outcome);
     } else {
         char how[EXECUTOR_PROCESS_END_SIZE];
@@ -272,18 +311,24 @@ static size_t process_free_slots(const struct executor *executor)
     return is_refusing || process->run_count >= most ? 0 : most - process->run_count;
 }
 
-static void process_submit(struct executor *executor, struct request *request)
+static struct process_run *new_run(struct executor_process *process, struct request *request)
 {
-    struct executor_process *process = process_of(executor);
     struct process_run *run = arena_alloc(request->arena, sizeof(*run));
     run->executor = process;
     run->request = request;
     run->timer = (struct timer){.on_due = on_timer, .context = run};
+    process->run_count++;
+    process->waiting_count++;
+    return run;
+}
+
+static void process_submit(struct executor *executor, struct request *request)
+{
+    struct executor_process *process = process_of(executor);
+    struct process_run *run = new_run(process, request);
     run->soft_limit_ms = limit_ms(executor_soft_limit_s(request));
     run->hard_limit_ms = limit_ms(executor_hard_limit_s(request));
     request->executor_data = run;
-    process->run_count++;
-    process->waiting_count++;
     list_append(&process->waiting, &run->node);
     struct process_slot *slot =
         process->waiting_count == 1 ? executor_process_find_idle(process) : NULL;
@@ -292,6 +337,21 @@ static void process_submit(struct executor *executor, struct request *request)
     } else {
         loop_defer(process->loop, &process->assign_call);
     }
+}
+
+/* Goes before the tasks that wait: somebody waits for the end of this one. */
+static void process_conclude(struct executor *executor, struct request *request,
+                             const struct outcome *outcome, bool stores, bool has_begun)
+{
+    struct executor_process *process = process_of(executor);
+    struct process_run *run = new_run(process, request);
+    run->is_conclusion = true;
+    buffer_clear(&process->request_text);
+    process_ending_append(&process->request_text, outcome, stores, has_begun);
+    run->ending = arena_copy(request->arena, buffer_view(&process->request_text));
+    list_prepend(&process->waiting, &run->node);
+    loop_start_timer(process->loop, &run->timer, CONCLUDE_MS);
+    loop_defer(process->loop, &process->assign_call);
 }
 
 static void process_cancel(struct executor *executor, struct request *request, int signal_number)
@@ -361,19 +421,25 @@ static void on_table_closed(void *context)
 static void on_close(void *context)
 {
     struct executor_process *process = context;
+    if (process->run_count > 0) {
+        return; /* an end is being told, of what ended last */
+    }
     executor_process_stop_all(process);
     if (!process->nursery && list_is_empty(&process->slots) && process->table) {
         local_process_table_close(&process->table, on_table_closed, process);
     }
 }
 
-static void give_back_waiting(struct executor_process *process)
+static void give_back_waiting(struct executor_process *process, bool kill)
 {
-    struct list_node *node = NULL;
-    while ((node = list_first(&process->waiting)) != NULL) {
+    list_for_each(node, following, &process->waiting) {
         struct process_run *run = list_entry(node, struct process_run, node);
-        executor_given_back(&run->outcome);
-        finish_early(run);
+        if (!run->is_conclusion) {
+            executor_given_back(&run->outcome);
+            finish_early(run);
+        } else if (kill) {
+            finish_early(run);
+        }
     }
 }
 
@@ -386,7 +452,7 @@ static void process_close(struct executor *executor, bool kill, void (*on_closed
         process->on_closed = on_closed;
         process->closed_context = context;
     }
-    give_back_waiting(process);
+    give_back_waiting(process, kill);
     list_for_each(node, following, &process->slots) {
         struct process_slot *slot = list_entry(node, struct process_slot, node);
         if (kill && slot->run) {
@@ -404,6 +470,7 @@ static const struct executor_ops process_ops = {
     .start = process_start,
     .free_slots = process_free_slots,
     .submit = process_submit,
+    .conclude = process_conclude,
     .cancel = process_cancel,
     .terminate = process_terminate,
     .note_settled = process_note_settled,

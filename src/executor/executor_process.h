@@ -17,6 +17,8 @@
  *   another one.
  * - A process is replaced after max_tasks_per_child tasks, and after a task that left it with more
  *   than max_memory_per_child_kib.
+ * - What follows from an end that the worker has made itself (conclude) is done by the next process
+ *   that is free, through Celery's backend, within a minute.
  * - close gives back what no process has; with `kill` running tasks end at once: LOST.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_PROCESS_H

@@ -183,11 +183,11 @@ void executor_process_assign(void *context)
            && (slot = executor_process_find_idle(executor)) != NULL) {
         executor_process_give(slot, list_entry(node, struct process_run, node));
     }
+    start_missing(executor);
     if (executor->is_closing) {
         executor_process_defer_close(executor);
         return;
     }
-    start_missing(executor);
     if (executor->has_freed_slots) {
         executor->has_freed_slots = false;
         executor->events->on_free_slots(executor->context, &executor->base);

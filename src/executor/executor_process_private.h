@@ -55,6 +55,8 @@ struct process_run {
     int64_t hard_limit_ms;
     enum process_run_end end;
     struct outcome outcome; /* of an early one */
+    bool is_conclusion;     /* an end is told to a process, instead of a task */
+    struct bytes ending;    /* of a conclusion */
 };
 
 struct executor_process {

@@ -194,6 +194,14 @@ void process_child_send(struct process_child *child, const struct process_frame_
     }
 }
 
+void process_child_send_ending(struct process_child *child, const struct process_frame_task *task,
+                               struct bytes ending)
+{
+    if (child->peer) {
+        process_frame_append_ending(stream_out(child->peer), task, ending);
+    }
+}
+
 void process_child_close(struct process_child *child)
 {
     stream_close(&child->peer);

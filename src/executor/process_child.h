@@ -43,6 +43,10 @@ void process_child_free(struct process_child **child);
 /* Hands a task over; copies. */
 void process_child_send(struct process_child *child, const struct process_frame_task *task);
 
+/* Hands over how a task has ended, process_ending.h; copies. */
+void process_child_send_ending(struct process_child *child, const struct process_frame_task *task,
+                               struct bytes ending);
+
 /* Closes the socket, which tells the process to end; its output is still told. */
 void process_child_close(struct process_child *child);
 

@@ -7,7 +7,12 @@
 
 #define HEAD_BYTES   5
 #define LENGTH_BYTES 4
-#define TASK         1 /* the only kind that the worker sends */
+
+/* What the worker sends. */
+enum sent_kind {
+    SENT_TASK = 1,
+    SENT_ENDING,
+};
 
 /* Numbers; memory is not aligned */
 
@@ -132,19 +137,34 @@ bool process_frame_read_log(struct bytes payload, int *ret_level, struct bytes *
     return ok;
 }
 
+static void append_texts(struct buffer *buffer, enum sent_kind kind, const struct bytes *texts,
+                         size_t count)
+{
+    size_t length = 0;
+    for (size_t index = 0; index < count; index++) {
+        length += LENGTH_BYTES + texts[index].length;
+    }
+    append_number(buffer, (uint32_t)length);
+    (void)buffer_append_byte(buffer, (char)kind);
+    for (size_t index = 0; index < count; index++) {
+        append_number(buffer, (uint32_t)texts[index].length);
+        (void)buffer_append(buffer, texts[index]);
+    }
+}
+
 void process_frame_append_task(struct buffer *buffer, const struct process_frame_task *task)
 {
     const struct bytes texts[] = {
         task->id,  task->name, task->request, task->content_type, task->content_encoding,
         task->body};
-    size_t length = 0;
-    for (size_t index = 0; index < ARRAY_LENGTH(texts); index++) {
-        length += LENGTH_BYTES + texts[index].length;
-    }
-    append_number(buffer, (uint32_t)length);
-    (void)buffer_append_byte(buffer, TASK);
-    for (size_t index = 0; index < ARRAY_LENGTH(texts); index++) {
-        append_number(buffer, (uint32_t)texts[index].length);
-        (void)buffer_append(buffer, texts[index]);
-    }
+    append_texts(buffer, SENT_TASK, texts, ARRAY_LENGTH(texts));
+}
+
+void process_frame_append_ending(struct buffer *buffer, const struct process_frame_task *task,
+                                 struct bytes ending)
+{
+    const struct bytes texts[] = {
+        task->id,   task->name, task->request, task->content_type, task->content_encoding,
+        task->body, ending};
+    append_texts(buffer, SENT_ENDING, texts, ARRAY_LENGTH(texts));
 }

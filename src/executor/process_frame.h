@@ -89,4 +89,9 @@ bool process_frame_read_log(struct bytes payload, int *ret_level,
 
 void process_frame_append_task(struct buffer *buffer, const struct process_frame_task *task);
 
+/* The same for a task that has ended without its process; `ending` is a JSON object,
+ * process_ending.h. */
+void process_frame_append_ending(struct buffer *buffer, const struct process_frame_task *task,
+                                 struct bytes ending);
+
 #endif

@@ -578,6 +578,7 @@ const struct executor_events pipeline_executor_events = {
     .on_running = on_running,
     .on_progress = on_progress,
     .on_state = on_state,
+    .on_concluded = pipeline_report_concluded,
     .on_rerun = on_rerun,
     .on_completed = on_completed,
     .on_notice = on_notice,

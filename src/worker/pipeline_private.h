@@ -97,6 +97,10 @@ bool pipeline_is_over(const struct pipeline *pipeline, const struct request *req
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion);
 
+/* The answer to executor_ops.conclude: goes on with the report of `request`. `context` is the
+ * pipeline. */
+void pipeline_report_concluded(void *context, struct request *request, const struct outcome *told);
+
 /* pipeline_frames.c */
 
 /* Carries out the frames that a report brought (outcome.frames, which must live as long as the

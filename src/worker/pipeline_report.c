@@ -496,11 +496,59 @@ static void on_former_state(void *context, struct bytes state, const struct erro
     }
 }
 
+/* Step 2 for a task of Celery's tracing that has ended without it */
+
+/* Whether somebody waits for its end, or may: a body that is not open does not tell. */
+static bool has_followers(const struct message *message)
+{
+    return !message_is_open(message) || message_asks_for(message->errbacks)
+           || message_asks_for(message->chain) || message_asks_for(message->chord);
+}
+
+/* Hands the end that the worker has made to Celery, in a process of the executor's, when more than a
+ * document may follow from it: errbacks, chain and chord, or handlers of a failure that the task,
+ * which has begun, did not live to see. False: nothing more follows. */
+static bool conclude(struct report *report, const struct outcome *outcome, bool has_begun)
+{
+    struct request *request = report->request;
+    struct executor *executor =
+        request->type ? report->pipeline->lanes[request->type->executor].executor : NULL;
+    bool is_failure = (outcome->kind == OUTCOME_FAILURE && !outcome->is_told)
+                      || (outcome->kind == OUTCOME_REJECT && !outcome->requeue);
+    bool is_revoked = outcome->kind == OUTCOME_REVOKED;
+    if (!executor || !executor->ops->conclude || !(is_failure || is_revoked)
+        || !((is_failure && has_begun) || has_followers(&request->message))) {
+        return false;
+    }
+    request->report_data = report;
+    executor->ops->conclude(executor, request, outcome, request_stores_errors(request),
+                            has_begun && is_failure);
+    return true;
+}
+
+void pipeline_report_concluded(void *context, struct request *request, const struct outcome *told)
+{
+    struct report *report = request->report_data;
+    (void)context;
+    if (told) {
+        report->document = report->pipeline->backend ? arena_copy(request->arena, told->document)
+                                                     : bytes_of(NULL, 0);
+    } else {
+        log_task(LOG_ERROR, request->message.task, request->message.id,
+                 "No Python process could do what follows from the end of task %.*s[%.*s]: its "
+                 "errbacks, chain and chord are not told",
+                 BYTES_FORMAT(message_display_name(&request->message)),
+                 BYTES_FORMAT(request->message.id));
+    }
+    store(report);
+}
+
 void pipeline_report(struct pipeline *pipeline, struct request *request,
                      const struct outcome *outcome, const struct completion *completion)
 {
     struct report *report = arena_alloc(request->arena, sizeof(*report));
     struct outcome decided = *outcome;
+    bool has_begun = request->state == REQUEST_RUNNING;
     report->pipeline = pipeline;
     report->request = request;
     decide(pipeline, request, &decided);
@@ -523,7 +571,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     if (completion && completion->is_taken_over && pipeline->backend) {
         pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,
                                             report);
-    } else {
+    } else if (!conclude(report, &decided, has_begun)) {
         publish_or_store(report);
     }
 }

@@ -126,6 +126,13 @@ static void test_writes_a_task(void **state)
     process_frame_append_task(&out, &task);
     assert_int_equal(out.length, sizeof(expected) - 1);
     assert_memory_equal(out.data, expected, out.length);
+    static const char ended[] = "\x25\0\0\0\2" TEXT_ABC "\1\0\0\0n"
+                                "\2\0\0\0{}" TEXT_EMPTY TEXT_EMPTY "\1\0\0\0b"
+                                "\2\0\0\0{}";
+    buffer_clear(&out);
+    process_frame_append_ending(&out, &task, BYTES("{}"));
+    assert_int_equal(out.length, sizeof(ended) - 1);
+    assert_memory_equal(out.data, ended, out.length);
     buffer_fini(&out);
 }
 

@@ -6,6 +6,7 @@ when the worker closes the socket. It opens no connection by itself.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import resource
@@ -25,6 +26,7 @@ from petiole import _frames, _report, _tracing
 
 EXIT_BROKEN = 1
 STDOUT, STDERR = 1, 2
+_TEXTS_OF_TASK = 6
 _OUTCOMES = {
     states.SUCCESS: _frames.SUCCESS,
     states.FAILURE: _frames.FAILURE,
@@ -72,7 +74,10 @@ class Child:
             self._prepare(number, has_own_results)
             self._channel.send(_frames.READY, _frames.ready(os.getpid()))
             while (task := self._channel.receive_task()) is not None:
-                self._run_task(task)
+                if len(task) == _TEXTS_OF_TASK:
+                    self._run_task(task)
+                else:
+                    self._conclude(task)
             code = 0
             process_destructor(os.getpid(), code)
             billiard_util._exit_function()
@@ -135,6 +140,25 @@ class Child:
         finally:
             self._task_id = None
         self._tell(ending)
+
+    def _conclude(self, texts: list[bytes]) -> None:
+        """Do what follows from the end of a task that the worker has ended."""
+        module = importlib.import_module("petiole._ending")  # most processes never need it
+        task_id, name, request, content_type, content_encoding, body, text = texts
+        self._document = ("", b"")
+        self._channel.send(_frames.ACCEPTED)
+        self._task_id = task_id.decode()
+        is_told = True
+        try:
+            opened = _tracing.try_decode(body, content_type.decode(), content_encoding.decode())
+            fields = _tracing.full_request(_tracing.parse_request(request), opened)
+            module.conclude(self._app, name.decode(), self._task_id, fields, text)
+        except Exception:
+            logging.getLogger("petiole.pool").exception("the end of a task cannot be told")
+            is_told = False
+        finally:
+            self._task_id = None
+        self._tell(_tracing.Ending(self._document[0], None, is_told, 0.0))
 
     def _tell(self, ending: _tracing.Ending) -> None:
         """Send how the task ended, its output first."""

@@ -6,11 +6,12 @@ little-endian and without padding, where a *text* is a length (`<I`) and so many
 | kind | from the worker |
 |---|---|
 | TASK | texts: id, name, request (JSON object), content type, content encoding, body |
+| ENDING | the same, and how the task has ended (JSON object): do what follows from it |
 
 | kind | from the process |
 |---|---|
 | READY | `<I` process id |
-| ACCEPTED | nothing: the task begins |
+| ACCEPTED | nothing: the task, or what follows from its end, begins |
 | STATE | texts: task id, state, document: a state to store before the task's end |
 | DONE | `<BBBdI` outcome (SUCCESS and so on), requeue, whether Celery has told all that follows, |
 | | runtime in seconds, resident KiB; texts: state, document to store or nothing, exc_type, |
@@ -28,6 +29,7 @@ import struct
 import threading
 
 TASK = 1
+ENDING = 2
 READY = 1
 ACCEPTED = 2
 STATE = 3
@@ -42,7 +44,7 @@ _length = struct.Struct("<I")
 _ready = struct.Struct("<I")
 _done = struct.Struct("<BBBdI")
 _level = struct.Struct("<B")
-_texts_of_task = 6
+_texts_of = {TASK: 6, ENDING: 7}
 
 
 def text(data: bytes) -> bytes:
@@ -108,7 +110,7 @@ class Channel:
                 self._owner = 0
 
     def receive_task(self) -> list[bytes] | None:
-        """Wait for the next TASK and return its texts, or None when the worker has closed.
+        """Wait for the next TASK or ENDING; return its texts, or None when the worker has closed.
 
         Raises:
             OSError: The connection broke.
@@ -121,9 +123,9 @@ class Channel:
         payload = self._take(length)
         if payload is None:
             return None
-        if kind != TASK:
+        if kind not in _texts_of:
             raise ValueError(f"the worker sent a frame of kind {kind}")
-        return _split(payload)
+        return _split(payload, _texts_of[kind])
 
     def _take(self, count: int) -> bytes | None:
         """Return the next `count` bytes, or None at the end."""
@@ -138,8 +140,8 @@ class Channel:
         return taken
 
 
-def _split(payload: bytes) -> list[bytes]:
-    """Return the texts of a TASK."""
+def _split(payload: bytes, count: int) -> list[bytes]:
+    """Return the `count` texts of a frame."""
     texts: list[bytes] = []
     position = 0
     while position < len(payload):
@@ -147,6 +149,6 @@ def _split(payload: bytes) -> list[bytes]:
         position += _length.size
         texts.append(payload[position : position + length])
         position += length
-    if position != len(payload) or len(texts) != _texts_of_task:
-        raise ValueError("the worker sent a broken TASK")
+    if position != len(payload) or len(texts) != count:
+        raise ValueError("the worker sent a broken frame")
     return texts

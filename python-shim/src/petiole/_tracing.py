@@ -213,6 +213,13 @@ class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
         finally:
             self._petiole_ending = None
 
+    def mark_as_revoked(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        self._petiole_ending = task_id
+        try:
+            return super().mark_as_revoked(task_id, *args, **kwargs)
+        finally:
+            self._petiole_ending = None
+
     def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         self._petiole_ending = task_id
         try:
@@ -233,6 +240,20 @@ def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, 
     return args, kwargs, embed
 
 
+def try_decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, Any, Any]:
+    """Return what `decode` returns, and nothing of a body that cannot be read."""
+    try:
+        return decode(body, content_type, content_encoding)
+    except Exception:
+        return (), {}, None
+
+
+def full_request(request: Mapping[str, Any], body: tuple[Any, Any, Any]) -> dict[str, Any]:
+    """Return what becomes `task.request` (celery/app/trace.py: fast_trace_task)."""
+    args, kwargs, embed = body
+    return {**request, "args": args, "kwargs": kwargs, "is_eager": False, **(embed or {})}
+
+
 def run(
     app: Any, name: str, task_id: str, request: Mapping[str, Any], body: tuple[Any, Any, Any]
 ) -> Ending:
@@ -249,14 +270,15 @@ def run(
         BaseException: What no tracing catches, such as SystemExit.
     """
     begun = time.monotonic()
-    args, kwargs, embed = body
+    args, kwargs, _ = body
     try:
         task = app.tasks[name]
     except KeyError:
         return Ending(states.FAILURE, NotRegistered(name), False, 0.0)
-    full_request = {**request, "args": args, "kwargs": kwargs, "is_eager": False, **(embed or {})}
     try:
-        retval, info, runtime_s, _ = task.__trace__(task_id, args, kwargs, full_request)
+        retval, info, runtime_s, _ = task.__trace__(
+            task_id, args, kwargs, full_request(request, body)
+        )
     except Reject as error:
         return Ending(states.REJECTED, error, True, time.monotonic() - begun)
     except Exception as error:

@@ -1,0 +1,28 @@
+#include "executor/process_ending.h"
+
+static void append_text(struct buffer *buffer, const char *key, struct bytes text)
+{
+    (void)buffer_format(buffer, ", \"%s\": ", key);
+    json_append_string(buffer, text);
+}
+
+static void append_flag(struct buffer *buffer, const char *key, bool flag)
+{
+    (void)buffer_format(buffer, ", \"%s\": %s", key, flag ? "true" : "false");
+}
+
+void process_ending_append(struct buffer *buffer, const struct outcome *outcome, bool stores,
+                           bool has_begun)
+{
+    bool is_revoked = outcome->kind == OUTCOME_REVOKED;
+    (void)buffer_format(buffer, "{\"state\": \"%s\"", is_revoked ? "REVOKED" : "FAILURE");
+    append_text(buffer, "exc_type", outcome->exc_type);
+    append_text(buffer, "exc_module", outcome->exc_module);
+    (void)buffer_append_text(buffer, ", \"exc_message\": ");
+    (void)buffer_append(buffer,
+                        outcome->exc_message.length > 0 ? outcome->exc_message : BYTES("[]"));
+    append_flag(buffer, "stores", stores);
+    append_flag(buffer, "timed_out", outcome->timed_out);
+    append_flag(buffer, "has_begun", has_begun);
+    (void)buffer_append_byte(buffer, '}');
+}

@@ -1,0 +1,301 @@
+"""Ends that the worker makes of a task of its Python processes: who waits for it hears of it.
+
+Each story is told to a real Celery prefork worker and to Petiole, with the same app and client;
+what is stored and called afterwards must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, Signature, chain, chord
+from celery_worker import APP_FOLDER
+from helpers import stored, wait_settled, wait_stored
+from petiole_worker import TOP, PetioleWorker
+from program import Program, clean_environment
+from python_env import ensure
+from redis_server import RedisServer
+from waiting import wait_for
+
+pytestmark = pytest.mark.petiole_only
+QUEUE = "celery"
+ID = "the id"
+Story = Callable[..., Any]
+
+
+def interpreter(celery: str) -> str:
+    """Return the Python with that Celery."""
+    return sys.executable if celery == "newest" else str(ensure(celery))
+
+
+class Scene:
+    """A worker of ending_app, and a client that sends to it and looks."""
+
+    def __init__(self, server: RedisServer, worker: Program) -> None:
+        """Take the worker, which is ready."""
+        self.worker = worker
+        self.broker = server.client(0)
+        self.backend = server.client(1)
+        self.client = Celery(
+            "client", broker=server.url(0), backend=server.url(1), set_as_current=False
+        )
+        # What results do when they are deleted, which may be after the end of Redis.
+        self.client.backend.remove_pending_result = lambda result: result
+
+    def task(self, name: str, *args: Any, **options: Any) -> Signature:
+        """Return a signature of a task of the app."""
+        return self.client.signature(f"ending_app.{name}", args=args, options=options)
+
+    def send(self, signature: Signature) -> str:
+        """Send it and return the id of its result."""
+        return str(signature.apply_async().id)
+
+    def send_chain(self, *signatures: Signature) -> list[str]:
+        """Send a chain and return the ids of its tasks, the first one's first."""
+        result = chain(*signatures).apply_async()
+        ids = []
+        while result is not None:
+            ids.insert(0, str(result.id))
+            result = result.parent
+        return ids
+
+    def send_chord(self, header: list[Signature], body: Signature) -> tuple[list[str], str]:
+        """Send a chord and return the ids of its header and of its body."""
+        result = chord(header, app=self.client)(body)
+        return [str(member.id) for member in result.parent.results], str(result.id)
+
+    def result(self, task_id: str) -> dict[str, Any]:
+        """Wait for a result and return what is the same under every worker."""
+        document = wait_stored(self.backend, task_id)
+        text = json.dumps({key: document[key] for key in ("status", "result")})
+        told: dict[str, Any] = json.loads(text.replace(task_id, ID))
+        return {**told, "has_traceback": document["traceback"] is not None}
+
+    def notes(self, *kinds: str) -> list[list[Any]]:
+        """Wait for notes of each kind, and until all is quiet; return them, each one once.
+
+        At a hard limit Celery calls errbacks and handlers of task_failure twice: once for the
+        limit, and once for the failure that its pool makes of it (billiard/pool.py).
+        """
+
+        def found() -> set[bytes]:
+            return set(self.broker.lrange("notes", 0, -1))
+
+        def is_all() -> bool:
+            return set(kinds) <= {json.loads(text)[0] for text in found()}
+
+        wait_for(is_all, 15, lambda: f"{kinds}, noted is {found()}")
+        wait_for(lambda: not self.broker.exists(QUEUE, "unacked"), 15)
+        return sorted(map(json.loads, found()), key=str)
+
+
+@pytest.fixture(params=["newest", "oldest"])
+def celery(request: pytest.FixtureRequest) -> str:
+    """Return which Celery the worker and its processes have."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def start(
+    celery: str,
+    redis_server: RedisServer,
+    start_petiole: Callable[..., PetioleWorker],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Callable[..., Scene]:
+    """Return a function that starts a worker on an empty Redis."""
+    environment = {"ENDING_URL": redis_server.url(0), "CELERY_RESULT_BACKEND": redis_server.url(1)}
+
+    def start_celery_worker(count: int) -> Program:
+        command = [interpreter(celery), "-m", "celery", "-A", "ending_app", "worker", "-l", "INFO"]
+        command += [
+            "-c",
+            str(count),
+            "-n",
+            "c@test",
+            "-P",
+            "prefork",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+        path = {"PYTHONPATH": str(APP_FOLDER)}
+        worker = Program(
+            command,
+            tmp_path / f"celery-{count}.log",
+            clean_environment({**environment, **path}),
+            cwd=tmp_path,
+        )
+        request.addfinalizer(worker.stop)
+        worker.wait_log(r"\S+ ready\.", 30)
+        return worker
+
+    def start(kind: str, count: int = 2, **settings: Any) -> Scene:
+        redis_server.client(0).flushall()
+        if kind == "celery":
+            return Scene(redis_server, start_celery_worker(count))
+        worker = start_petiole(
+            settings={"tasks": {}, "plugins": [], **settings},
+            queues=(QUEUE,),
+            global_arguments=("-A", "ending_app"),
+            arguments=("-c", str(count)),
+            environment={
+                **environment,
+                "PETIOLE_PYTHON": interpreter(celery),
+                "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}",
+            },
+        )
+        return Scene(redis_server, worker)
+
+    return start
+
+
+@pytest.fixture
+def compare(start: Callable[..., Scene]) -> Callable[[Story], Any]:
+    """Return a function that tells a story under both workers and compares what comes of it."""
+
+    def compare(story: Story) -> Any:
+        told = {}
+        for kind in ("celery", "petiole"):
+            scene = start(kind)
+            told[kind] = story(scene)
+            wait_settled(scene.broker)
+            scene.worker.stop()
+        assert told["petiole"] == told["celery"]
+        return told["petiole"]
+
+    return compare
+
+
+def story_of_a_chord(header: Sequence[tuple[str, dict[str, Any]]], notes: Sequence[str]) -> Story:
+    """Return a story: a chord of these tasks, whose body and errback are looked at."""
+
+    def story(scene: Scene) -> Any:
+        signatures = [scene.task(name, 1, 2, **options) for name, options in header]
+        body = scene.task("total").on_error(scene.task("on_error"))
+        member_ids, body_id = scene.send_chord(signatures, body)
+        members = [scene.result(member_id) for member_id in member_ids]
+        text = json.dumps([members, scene.result(body_id), scene.notes(*notes)])
+        for number, member_id in enumerate(member_ids):
+            text = text.replace(member_id, f"member {number}")
+        return json.loads(text.replace(body_id, "body"))
+
+    return story
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("hang", {"time_limit": 1}), ("die", {}), ("add", {"expires": -10})],
+    ids=["hard limit", "killed", "expired"],
+)
+def test_chord_of_a_task_that_ends_without_its_process(
+    name: str, options: dict[str, Any], compare: Callable[[Story], Any]
+) -> None:
+    notes = {"errback", *({} if name == "add" else {"task_failure"})}
+    story = story_of_a_chord([("add", {}), (name, options)], sorted(notes))
+    members, body, _ = compare(story)
+    assert members[0]["status"] == "SUCCESS"
+    assert members[1]["status"] in {"FAILURE", "REVOKED"}
+    assert body["result"]["exc_type"] == "ChordError"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("hang", {"time_limit": 1}), ("die", {})],
+    ids=["hard limit", "killed"],
+)
+def test_rest_of_a_chain_and_errbacks(
+    name: str, options: dict[str, Any], compare: Callable[[Story], Any]
+) -> None:
+    def story(scene: Scene) -> Any:
+        first = scene.task(name, 1, **options)
+        for errback in ("on_error", "on_error_at_once"):
+            first.link_error(scene.task(errback))
+        ids = scene.send_chain(first, scene.task("add", 2), scene.task("add", 3))
+        notes = scene.notes("errback", "errback at once", "task_failure")
+        text = json.dumps([list(map(scene.result, ids)), notes])
+        for number, task_id in enumerate(ids):
+            text = text.replace(task_id, f"task {number}")
+        return json.loads(text)
+
+    results, _ = compare(story)
+    assert [result["status"] for result in results] == ["FAILURE"] * 3
+
+
+def test_handlers_of_a_failure_at_the_hard_limit(
+    celery: str, compare: Callable[[Story], Any]
+) -> None:
+    def story(scene: Scene) -> Any:
+        hung = scene.send(scene.task("hang", 1, time_limit=1))
+        dead = scene.send(scene.task("die", 1))
+        told = [scene.result(hung), scene.result(dead)]
+        # Methods of the task at the limit are new in Celery 5.7.
+        methods = ("on_failure", "after_return") if celery == "newest" else ()
+        text = json.dumps([told, scene.notes("task_failure", *methods)])
+        return json.loads(text.replace(hung, "hung").replace(dead, "dead"))
+
+    _, notes = compare(story)
+    assert ["task_failure", "ending_app.die", "dead", "WorkerLostError"] in notes
+
+
+def test_rejected_member_of_a_chord(celery: str, start: Callable[..., Scene]) -> None:
+    """The newest Celery stores a FAILURE; the oldest nothing, so that its chord waits for ever."""
+    story = story_of_a_chord([("add", {}), ("refuse", {})], ["errback", "task_failure"])
+    told = story(start("petiole"))
+    assert told[0][1]["result"]["exc_type"] == "Reject"
+    assert told[1]["result"]["exc_type"] == "ChordError"
+    if celery == "newest":
+        assert told == story(start("celery"))
+
+
+def test_a_body_that_only_python_can_read(start: Callable[..., Scene]) -> None:
+    scene = start("petiole", accept_content=["json", "pickle"])
+    task = scene.task("add", 1, 2)
+    header = [task.set(expires=-10, serializer="pickle"), scene.task("add", 1, 1)]
+    _, body = scene.send_chord(header, scene.task("total"))
+    assert scene.result(body)["result"]["exc_type"] == "ChordError"
+
+
+def test_a_process_that_dies_of_an_errback(start: Callable[..., Scene]) -> None:
+    """The result is stored all the same, and the log says what was not done."""
+    scene = start("petiole")
+    task = scene.task("die", 1)
+    task.link_error(scene.task("break_errback"))
+    dead = scene.send(task)
+    assert scene.result(dead)["result"]["exc_type"] == "WorkerLostError"
+    scene.worker.wait_log(rf"ERROR/.*No Python process could do what follows.*\[{dead}\]")
+    assert scene.result(scene.send(scene.task("add", 1, 2)))["result"] == 3
+
+
+def test_the_last_process_of_a_worker_that_stops(start: Callable[..., Scene]) -> None:
+    """A task that ends by its limit while a worker stops fails its chord, too."""
+    scene = start("petiole", 2)
+    header = [scene.task("hang", time_limit=2), scene.task("add", 1, 1)]
+    (member, _), body = scene.send_chord(header, scene.task("total"))
+    scene.worker.wait_log(rf"hang\[{member}\] received")
+    wait_settled(scene.broker)  # early: both have begun
+    scene.worker.terminate()
+    assert scene.worker.wait_exit() == 0
+    assert scene.result(body)["result"]["exc_type"] == "ChordError"
+    assert stored(scene.backend, member)["result"]["exc_type"] == "TimeLimitExceeded"
+
+
+def test_tasks_that_are_lost_with_all_processes(start: Callable[..., Scene]) -> None:
+    """Who waits for them hears of it from the first process of the next parent."""
+    scene = start("petiole", 1)
+    assert scene.result(scene.send(scene.task("add", 1, 1)))["result"] == 2
+    task = scene.task("hang")
+    task.link_error(scene.task("on_error"))
+    hung = scene.send(task)
+    scene.worker.wait_log(rf"hang\[{hung}\] received")
+    parent = int((Path(f"/proc/{scene.worker.pid}/task/{scene.worker.pid}/children")).read_text())
+    wait_settled(scene.broker)
+    os.kill(parent, 9)
+    assert scene.result(hung)["result"]["exc_type"] == "WorkerLostError"
+    assert ["errback", hung] in scene.notes("errback")
