@@ -35,6 +35,7 @@ struct process_nursery {
     struct stream *control;        /* owned; NULL: stopped */
     struct process_output *output; /* owned */
     struct timer stop_timer;
+    bool is_loaded; /* it may have forked */
 };
 
 /* Packets */
@@ -84,6 +85,7 @@ static void on_packets(void *context, struct bytes data)
         memcpy(&first, data.data + 1, sizeof(first));
         memcpy(&second, data.data + 1 + sizeof(first), sizeof(second));
         if (data.data[0] == PACKET_LOADED) {
+            nursery->is_loaded = true;
             nursery->events->on_loaded(nursery->context);
         } else if (data.data[0] == PACKET_FORKED) {
             nursery->events->on_forked(nursery->context, first, second);
@@ -208,7 +210,11 @@ void process_nursery_reap(struct process_nursery *nursery, int pid)
 void process_nursery_stop(struct process_nursery *nursery)
 {
     stream_close(&nursery->control);
-    loop_start_timer(nursery->loop, &nursery->stop_timer, STOP_MS);
+    if (nursery->is_loaded) {
+        loop_start_timer(nursery->loop, &nursery->stop_timer, STOP_MS);
+    } else {
+        local_process_signal(&nursery->process, SIGKILL);
+    }
 }
 
 void process_nursery_free(struct process_nursery **nursery)

@@ -49,7 +49,8 @@ void process_nursery_fork(struct process_nursery *nursery, int number,
 /* No signal is sent to `pid` any more. */
 void process_nursery_reap(struct process_nursery *nursery, int pid);
 
-/* Asks it to end: on_ended follows within five seconds. */
+/* Asks it to end: on_ended follows within five seconds. While it imports the app it hears nothing, and
+ * is killed. */
 void process_nursery_stop(struct process_nursery *nursery);
 
 /* Frees it, in or after on_ended; leaves NULL. */

@@ -25,7 +25,7 @@ struct manifest {
  * --manifest, -A, -I and a config module. A missing Python, or one without the package petiole, is
  * not an error: there is no manifest then, and a warning. NOT_FOUND when there is no such app (what
  * Python says of that is on stderr), INVALID when its import or the file is bad, TIMEOUT,
- * TOO_LARGE. Free with manifest_fini, also after a failure. */
+ * TOO_LARGE, REFUSED when a signal came that ends the worker. Free with manifest_fini, also after a failure. */
 bool manifest_load(struct manifest *manifest, const struct options *options,
                    char *const *environment, struct error *reterr) MUST_CHECK;
 

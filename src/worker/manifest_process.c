@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 struct process {
     pid_t id;
     int output;      /* what it writes; non-blocking */
+    int signals;     /* those that end us, which are blocked as long as it runs */
     int64_t ends_ms; /* on the clock of now_ms */
 };
 
@@ -38,7 +40,9 @@ static int spawn(const struct manifest_process_options *options, int output, pid
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t all;
+    sigset_t none;
     (void)sigfillset(&all);
+    (void)sigemptyset(&none);
     if (posix_spawn_file_actions_init(&actions) != 0) {
         return ENOMEM;
     }
@@ -53,7 +57,10 @@ static int spawn(const struct manifest_process_options *options, int output, pid
             posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     }
     failed = failed ? failed : posix_spawnattr_setsigdefault(&attributes, &all);
-    failed = failed ? failed : posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    failed = failed ? failed : posix_spawnattr_setsigmask(&attributes, &none);
+    failed = failed ? failed
+                    : posix_spawnattr_setflags(&attributes,
+                                               POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     failed = failed ? failed
                     : posix_spawn(ret_id, options->program, &actions, &attributes,
                                   options->arguments, options->environment);
@@ -104,6 +111,15 @@ static bool take(const struct process *process, struct buffer *output, bool *ret
     return count < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
+static bool fail_stopped(const struct manifest_process_options *options,
+                         const struct process *process, struct error *reterr)
+{
+    struct signalfd_siginfo heard;
+    (void)!read(process->signals, &heard, sizeof(heard));
+    return error_set(reterr, ERROR_REFUSED, "%s was given up because of a signal",
+                     options->program);
+}
+
 static bool read_output(const struct manifest_process_options *options,
                         const struct process *process, struct buffer *output, struct error *reterr)
 {
@@ -111,10 +127,14 @@ static bool read_output(const struct manifest_process_options *options,
     bool is_open = true;
     while (is_open) {
         int64_t left_ms = process->ends_ms - now_ms();
-        struct pollfd waited = {.fd = process->output, .events = POLLIN};
-        int count = left_ms > 0 ? poll(&waited, 1, (int)left_ms) : 0;
+        struct pollfd waited[] = {{.fd = process->output, .events = POLLIN},
+                                  {.fd = process->signals, .events = POLLIN}};
+        int count = left_ms > 0 ? poll(waited, ARRAY_LENGTH(waited), (int)left_ms) : 0;
         if (count == 0) {
             return fail_late(options, reterr);
+        }
+        if (count > 0 && waited[1].revents != 0) {
+            return fail_stopped(options, process, reterr);
         }
         is_open = count < 0 || take(process, output, &ok);
     }
@@ -127,14 +147,16 @@ static bool read_output(const struct manifest_process_options *options,
 static bool await_end(const struct manifest_process_options *options, const struct process *process,
                       int *ret_exit_code, struct error *reterr)
 {
-    const struct timespec pause = {.tv_nsec = END_LOOK_MS * NANOSECONDS_PER_MS};
+    struct pollfd waited = {.fd = process->signals, .events = POLLIN};
     int status = 0;
     pid_t ended = 0;
     while ((ended = waitpid(process->id, &status, WNOHANG)) == 0 || (ended < 0 && errno == EINTR)) {
         if (now_ms() >= process->ends_ms) {
             return fail_late(options, reterr);
         }
-        (void)nanosleep(&pause, NULL);
+        if (poll(&waited, 1, END_LOOK_MS) > 0) {
+            return fail_stopped(options, process, reterr);
+        }
     }
     if (ended < 0) {
         return error_set(reterr, ERROR_TEMPORARY, "cannot wait for %s: %s", options->program,
@@ -144,11 +166,32 @@ static bool await_end(const struct manifest_process_options *options, const stru
     return true;
 }
 
+/* Until restore_signals, what would end us is heard by the descriptor that this returns: the program is
+ * not to outlive us. As a container's first process we would not even be ended. */
+static int take_signals(sigset_t *ret_former)
+{
+    sigset_t ending;
+    (void)sigemptyset(&ending);
+    (void)sigaddset(&ending, SIGTERM);
+    (void)sigaddset(&ending, SIGINT);
+    (void)sigaddset(&ending, SIGQUIT);
+    (void)pthread_sigmask(SIG_BLOCK, &ending, ret_former);
+    return signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void restore_signals(int signals, const sigset_t *former)
+{
+    (void)close(signals);
+    (void)pthread_sigmask(SIG_SETMASK, former, NULL);
+}
+
 bool manifest_process_run(const struct manifest_process_options *options, struct buffer *output,
                           int *ret_exit_code, struct error *reterr)
 {
-    struct process process = {0};
+    sigset_t former;
+    struct process process = {.signals = take_signals(&former)};
     if (!start(options, &process, reterr)) {
+        restore_signals(process.signals, &former);
         return false;
     }
     bool ok = read_output(options, &process, output, reterr)
@@ -158,5 +201,6 @@ bool manifest_process_run(const struct manifest_process_options *options, struct
         (void)kill(process.id, SIGKILL);
         (void)waitpid(process.id, NULL, 0);
     }
+    restore_signals(process.signals, &former);
     return ok;
 }

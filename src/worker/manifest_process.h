@@ -23,7 +23,8 @@ struct manifest_process_options {
 /* Runs the program with /dev/null as its input, appends its output to `output`, and waits for its
  * end; blocks. Gives its exit code, or 128 and the number of the signal that ended it.
  * NOT_FOUND when it cannot be run, TIMEOUT after the deadline, TOO_LARGE when the output passes the
- * buffer's maximum, TEMPORARY when the system has no room for it; it is not running any more then. */
+ * buffer's maximum, TEMPORARY when the system has no room for it, REFUSED when SIGTERM, SIGINT or
+ * SIGQUIT came for us, which is nobody else's then; it is not running any more. */
 bool manifest_process_run(const struct manifest_process_options *options, struct buffer *output,
                           int *ret_exit_code, struct error *reterr) MUST_CHECK;
 

@@ -73,6 +73,14 @@ static void test_limits(void **state)
     check_fails("exec cat /dev/zero", 20000, ERROR_TOO_LARGE);
 }
 
+static void test_signals_that_end_us(void **state)
+{
+    (void)state;
+    check_fails("kill -TERM $PPID; exec sleep 60", 20000, ERROR_REFUSED);
+    check_fails("exec >&-; kill -INT $PPID; exec sleep 60", 20000, ERROR_REFUSED);
+    check_run("kill -0 $PPID && kill -TERM $$", "", 128 + SIGTERM);
+}
+
 static void test_no_such_program(void **state)
 {
     (void)state;
@@ -95,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_and_exit_code),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_signals_that_end_us),
         cmocka_unit_test(test_no_such_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

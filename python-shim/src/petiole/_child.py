@@ -162,6 +162,8 @@ class Child:
 
     def _tell(self, ending: _tracing.Ending) -> None:
         """Send how the task ended, its output first."""
+        if not self._channel.is_own():
+            os._exit(0)  # a fork of the task's own that came back from it
         _flush()
         state, document = self._document
         error = ending.error
