@@ -48,9 +48,10 @@ def main() -> int:
 
     import jobs  # noqa: PLC0415  (needs the environment and the path)
     import measure  # noqa: PLC0415
+    import python_tasks  # noqa: PLC0415
     import report  # noqa: PLC0415
 
-    measurements = measure.MEASUREMENTS | {"jobs": jobs.jobs}
+    measurements = measure.MEASUREMENTS | {"python": python_tasks.python_tasks, "jobs": jobs.jobs}
     scale = measure.QUICK if options.quick else measure.FULL
     rows = measure.measure_all(measurements, scale, options.only)
     print(report.table(rows))
