@@ -299,7 +299,9 @@ static void pump(struct pipeline *pipeline, struct pipeline_lane *lane)
 
 /* Places */
 
-/* The places of the scarcest executor, plus the look-ahead (contracts: Slots). */
+/* The places of the scarcest executor, plus the look-ahead (contracts: Slots). While others are
+ * ready, the look-ahead is filled up when half of it is free: a command for each message costs more
+ * than it gives. */
 static size_t count_places(const struct pipeline *pipeline)
 {
     size_t scarcest = SIZE_MAX;
@@ -318,7 +320,10 @@ static size_t count_places(const struct pipeline *pipeline)
         scarcest = 0; /* no task is registered: messages are taken to be told so */
     }
     size_t places = scarcest + pipeline->options.lookahead;
-    return places > waiting ? places - waiting : 0;
+    places = places > waiting ? places - waiting : 0;
+    bool is_enough = waiting > 0 && pipeline->waiting_count == 0
+                     && places < (pipeline->options.lookahead + 1) / 2;
+    return is_enough ? 0 : places;
 }
 
 static bool may_take_more(const struct pipeline *pipeline)
