@@ -46,6 +46,9 @@ struct result_ops {
                        int64_t expires_s, result_stored_fn *on_stored, void *context);
     void (*fetch_state)(struct result_backend *backend, struct bytes task_id,
                         result_state_fn *on_state, void *context);
+    /* Optional. While `is_gathering`, what is asked for may wait a millisecond for what follows: each
+     * task by itself costs the server more than the task. */
+    void (*gather)(struct result_backend *backend, bool is_gathering);
     bool (*is_up)(const struct result_backend *backend);
     /* Flushes stores for at most `deadline_ms`, then on_closed; waiting callbacks have come by
      * then. Frees the backend. */

@@ -17,6 +17,7 @@
 #define MAX_BATCH_BYTES       ((size_t)16 * 1024 * 1024)  /* of documents, or one */
 #define MAX_DOCUMENT_BYTES    ((size_t)512 * 1024 * 1024) /* of a value in Redis */
 #define FRESH_MS              5000                        /* well under the time of a Lease */
+#define GATHER_MS             1
 #define REFUSED_RETRY_MS      1000
 #define REFUSED_RETRY_MOST_MS 30000
 
@@ -60,7 +61,8 @@ struct result_redis {
     struct map *busy; /* keys in a batch */
     struct result_redis_progress *progress;
     struct loop_call flush;
-    struct timer retry_timer;
+    struct timer flush_timer; /* after a refusal, and while gathering */
+    bool is_gathering;
     unsigned refusals; /* in a row */
     struct timer close_timer;
     struct loop_call closed;
@@ -76,7 +78,12 @@ static void free_entry(struct entry *entry)
 
 static void touch(struct result_redis *backend)
 {
-    if (!timer_is_armed(&backend->retry_timer)) {
+    if (timer_is_armed(&backend->flush_timer)) {
+        return;
+    }
+    if (backend->is_gathering) {
+        loop_start_timer(backend->loop, &backend->flush_timer, GATHER_MS);
+    } else {
         loop_defer(backend->loop, &backend->flush);
     }
 }
@@ -165,7 +172,7 @@ static void on_refused(struct batch *batch, struct bytes message)
     (void)error_set(&error, ERROR_TEMPORARY, "Redis refuses to store: %.*s", BYTES_FORMAT(message));
     int64_t retry_ms = loop_backoff_ms(backend->loop, REFUSED_RETRY_MS, backend->refusals++,
                                        REFUSED_RETRY_MOST_MS);
-    loop_start_timer(backend->loop, &backend->retry_timer, retry_ms);
+    loop_start_timer(backend->loop, &backend->flush_timer, retry_ms);
     requeue(batch);
     if (is_useless(message)) {
         redis_link_drop(backend->link, &error);
@@ -363,7 +370,7 @@ static void shut(void *context)
 {
     struct result_redis *backend = context;
     loop_stop_timer(backend->loop, &backend->close_timer);
-    loop_stop_timer(backend->loop, &backend->retry_timer);
+    loop_stop_timer(backend->loop, &backend->flush_timer);
     redis_link_close(&backend->link); /* waiting batches come back into the queue */
     end_too_large(backend);
     struct list_node *node = NULL;
@@ -511,6 +518,11 @@ static void fetch_state(struct result_backend *base, struct bytes task_id,
     entry->context = context;
 }
 
+static void gather(struct result_backend *base, bool is_gathering)
+{
+    from_base(base)->is_gathering = is_gathering;
+}
+
 static bool is_up(const struct result_backend *base)
 {
     const struct result_redis *backend = from_base(base);
@@ -536,6 +548,7 @@ static const struct result_ops ops = {
     .store_progress = store_progress,
     .store_once = store_once,
     .fetch_state = fetch_state,
+    .gather = gather,
     .is_up = is_up,
     .close = close_backend,
 };
@@ -575,7 +588,7 @@ struct result_backend *result_redis_new(struct loop *loop,
     backend->progress = result_redis_progress_new(on_unsent, backend);
     backend->flush = (struct loop_call){.function = flush, .context = backend};
     backend->closed = (struct loop_call){.function = finish_close, .context = backend};
-    backend->retry_timer = (struct timer){.on_due = flush, .context = backend};
+    backend->flush_timer = (struct timer){.on_due = flush, .context = backend};
     list_init(&backend->queued);
     list_init(&backend->too_large);
     list_init(&backend->waiting);

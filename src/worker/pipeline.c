@@ -347,6 +347,10 @@ static void update_places(void *context)
     if (pipeline->broker) {
         pipeline->broker->ops->set_free_places(pipeline->broker, places);
     }
+    if (pipeline->backend && pipeline->backend->ops->gather) {
+        bool is_busy = pipeline_count(pipeline, REQUEST_READY) > 0;
+        pipeline->backend->ops->gather(pipeline->backend, is_busy);
+    }
     if (pipeline->is_stopping && pipeline_is_idle(pipeline) && pipeline->options.on_idle) {
         pipeline->options.on_idle(pipeline->options.context);
     }

@@ -110,6 +110,13 @@ static void play_places(struct world *world, char *const *words)
     }
 }
 
+static void play_gather(struct world *world, char *const *words)
+{
+    if (world->is_gathering != (strcmp(words[1], "yes") == 0)) {
+        world_fail(world, "results are %sgathered", world->is_gathering ? "" : "not ");
+    }
+}
+
 static void play_count(struct world *world, char *const *words)
 {
     size_t expected = words[2] ? strtoul(words[2], NULL, 10) : 0;
@@ -201,6 +208,7 @@ static void play_words(struct world *world, char *const *words)
         {"DELIVER", player_broker_deliver},
         {"ADVANCE", play_advance},
         {"PLACES", play_places},
+        {"GATHER", play_gather},
         {"COUNT", play_count},
         {"BROKER", play_broker},
         {"BACKEND", play_backend},

@@ -95,6 +95,7 @@ struct world {
     struct result_backend backend;
     struct player_end backend_end;
     bool has_backend;
+    bool is_gathering; /* as told last */
     struct revoked *revoked;
     struct map *states; /* task id -> NUL-terminated state */
     struct player_executor executors[TASK_EXECUTOR_COUNT];

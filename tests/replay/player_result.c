@@ -70,11 +70,17 @@ static void fetch_state(struct result_backend *backend, struct bytes task_id,
     answer->text = bytes_from_text(map_get(world->states, task_id));
 }
 
+static void gather(struct result_backend *backend, bool is_gathering)
+{
+    world_of(backend)->is_gathering = is_gathering;
+}
+
 static const struct result_ops fake_ops = {
     .store = store,
     .store_progress = store_progress,
     .store_once = store,
     .fetch_state = fetch_state,
+    .gather = gather,
 };
 
 void player_result_init(struct world *world)
