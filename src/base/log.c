@@ -30,6 +30,7 @@ static struct log_sink sink = {.descriptor = STDERR_FILENO, .level = LOG_WARNING
 
 struct log_entry {
     enum log_level level;
+    const char *process; /* NULL: this one */
     struct bytes message;
     struct bytes task_name;
     struct bytes task_id;
@@ -143,8 +144,9 @@ static void append_text_line(struct buffer *line, const struct log_entry *entry,
     (void)localtime_r(&now->tv_sec, &local);
     (void)strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &local);
     const char *color = sink.color ? level_color(entry->level) : "";
-    (void)buffer_format(line, "[%s,%03ld: %s/MainProcess] %s", stamp, now->tv_nsec / 1000000,
-                        log_level_name(entry->level), color);
+    (void)buffer_format(line, "[%s,%03ld: %s/%s] %s", stamp, now->tv_nsec / 1000000,
+                        log_level_name(entry->level),
+                        entry->process ? entry->process : "MainProcess", color);
     append_escaped(line, entry->message, false);
     if (entry->block.length > 0) {
         (void)buffer_append_byte(line, '\n');
@@ -258,4 +260,24 @@ void log_task_block(enum log_level level, struct bytes task_name, struct bytes t
     va_start(arguments, format);
     write_formatted(entry, format, arguments);
     va_end(arguments);
+}
+
+void log_process(enum log_level level, const char *process, struct bytes task_name,
+                 struct bytes task_id, struct bytes message, struct bytes block)
+{
+    if (!log_enabled(level)) {
+        return;
+    }
+    struct log_entry entry = {
+        .level = level,
+        .process = process,
+        .task_name = task_name,
+        .task_id = task_id,
+        .message =
+            bytes_of(message.data, message.length < LOG_MAX_MESSAGE_BYTES ? message.length
+                                                                          : LOG_MAX_MESSAGE_BYTES),
+        .block = bytes_of(block.data,
+                          block.length < LOG_MAX_BLOCK_BYTES ? block.length : LOG_MAX_BLOCK_BYTES),
+    };
+    write_entry(&entry);
 }

@@ -57,4 +57,9 @@ void log_task(enum log_level level, struct bytes task_name, struct bytes task_id
 void log_task_block(enum log_level level, struct bytes task_name, struct bytes task_id,
                     struct bytes block, const char *format, ...) PRINTF_FORMAT(5, 6);
 
+/* As log_task_block, a line that another process has made: its name ("ForkPoolWorker-3") stands in
+ * place of MainProcess. Empty task name and id: it is about no task. */
+void log_process(enum log_level level, const char *process, struct bytes task_name,
+                 struct bytes task_id, struct bytes message, struct bytes block);
+
 #endif

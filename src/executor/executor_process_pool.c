@@ -3,6 +3,7 @@
  * ended after an idle time, replaced and lost.
  */
 #include <signal.h>
+#include <stdio.h>
 
 #include "base/log.h"
 #include "executor/executor_process_private.h"
@@ -11,6 +12,7 @@
 #define RETRY_FIRST_MS 500
 #define RETRY_MOST_MS  60000
 #define EXIT_NOTHING   0
+#define MAX_NAME_BYTES 1024       /* of a task that is shown */
 #define UNKNOWN_SIGNAL (-SIGKILL) /* of processes that went with their parent */
 
 static const struct process_child_events child_events;
@@ -315,33 +317,27 @@ static void on_done(void *context, const struct process_frame_done *done)
     executor_process_free_slot(slot, done->rss_kib);
 }
 
-/* What the task wrote to stdout or stderr. */
-static void log_output(const struct message *message, enum log_level level, struct bytes text)
-{
-    log_task(level, message->task, message->id, "%.*s[%.*s]: %.*s",
-             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-             BYTES_FORMAT(text));
-}
-
-/* What a logger of the task's process wrote, which may have several lines. */
-static void log_record(const struct message *message, enum log_level level, struct bytes text)
-{
-    size_t head = bytes_find(text, '\n');
-    log_task_block(level, message->task, message->id, bytes_skip(text, head + 1), "%.*s",
-                   BYTES_FORMAT(bytes_of(text.data, head)));
-}
-
+/* A line of stdout or stderr is shown as a line of Celery's task logger is, with the task's name and
+ * id. */
 static void on_line(void *context, int level, struct bytes text, bool is_output)
 {
     struct process_slot *slot = context;
     const struct message *message = slot->run ? &slot->run->request->message : NULL;
-    if (!message) {
-        log_write((enum log_level)level, "%.*s", BYTES_FORMAT(text));
-    } else if (is_output) {
-        log_output(message, (enum log_level)level, text);
-    } else {
-        log_record(message, (enum log_level)level, text);
+    struct bytes none = {NULL, 0};
+    struct buffer line;
+    char process[32];
+    (void)snprintf(process, sizeof(process), "ForkPoolWorker-%d", slot->number);
+    size_t head = is_output ? text.length : bytes_find(text, '\n');
+    buffer_init(&line, head + (message ? message->id.length + 2 * MAX_NAME_BYTES : 0) + 16);
+    if (message && is_output) {
+        (void)buffer_format(&line, "%.*s[%.*s]: ", BYTES_FORMAT(message_display_name(message)),
+                            BYTES_FORMAT(message->id));
     }
+    (void)buffer_append(&line, bytes_of(text.data, head));
+    log_process((enum log_level)level, process, message ? message->task : none,
+                message ? message->id : none, buffer_view(&line),
+                head < text.length ? bytes_skip(text, head + 1) : none);
+    buffer_fini(&line);
 }
 
 /* The nursery tells how it ended. */

@@ -86,6 +86,15 @@ static void test_a_text_line_is_celerys(void **state)
     assert_string_equal(after_stamp(written(fixture), "INFO"), "celery@host ready.\n");
 }
 
+static void test_a_line_of_another_process_has_its_name(void **state)
+{
+    struct fixture *fixture = *state;
+    open_log(fixture, LOG_INFO, LOG_FORM_TEXT, false);
+    log_process(LOG_DEBUG, "ForkPoolWorker-3", BYTES("t"), BYTES("i"), BYTES("no"), BYTES(""));
+    log_process(LOG_INFO, "ForkPoolWorker-3", BYTES("t"), BYTES("i"), BYTES("said\n"), BYTES("b"));
+    assert_string_equal(strchr(written(fixture), '/'), "/ForkPoolWorker-3] said\\n\nb\n");
+}
+
 static void test_lines_below_the_level_are_not_written(void **state)
 {
     struct fixture *fixture = *state;
@@ -239,6 +248,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         log_test(test_a_text_line_is_celerys),
+        log_test(test_a_line_of_another_process_has_its_name),
         log_test(test_lines_below_the_level_are_not_written),
         log_test(test_a_peers_text_cannot_forge_a_line),
         log_test(test_a_block_keeps_its_lines_but_not_control_characters),
