@@ -16,8 +16,8 @@ static bool is_json_type(struct bytes content_type)
     return bytes_equal(content_type, BYTES("application/json"));
 }
 
-/* Whether `accept` has this MIME type, by itself or by Kombu's short name. */
-static bool is_accepted(struct bytes content_type, const char *const *accept)
+/* Kombu's short name of a content type, or NULL (kombu/serialization.py: registry). */
+static const char *short_name_of(struct bytes content_type)
 {
     static const char *const names[][2] = {
         {"json", "application/json"},
@@ -25,31 +25,38 @@ static bool is_accepted(struct bytes content_type, const char *const *accept)
         {"yaml", "application/x-yaml"},
         {"msgpack", "application/x-msgpack"},
     };
-    for (; *accept; accept++) {
-        if (bytes_equal_text(content_type, *accept)) {
-            return true;
+    for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
+        if (bytes_equal_text(content_type, names[index][1])) {
+            return names[index][0];
         }
-        for (size_t index = 0; index < ARRAY_LENGTH(names); index++) {
-            if (strcmp(*accept, names[index][0]) == 0
-                && bytes_equal_text(content_type, names[index][1])) {
-                return true;
-            }
+    }
+    return NULL;
+}
+
+/* Whether `accept` has this MIME type, by itself or by Kombu's short name. */
+static bool is_accepted(struct bytes content_type, const char *const *accept)
+{
+    const char *name = short_name_of(content_type);
+    for (; *accept; accept++) {
+        if (bytes_equal_text(content_type, *accept) || (name && strcmp(*accept, name) == 0)) {
+            return true;
         }
     }
     return false;
 }
 
+/* kombu/serialization.py: SerializerRegistry._for_untrusted_content */
 static enum message_fault check_content_type(const struct delivery *delivery,
                                              const struct message_rules *rules,
                                              struct error *reterr)
 {
     struct bytes content_type = delivery->content_type;
     struct bytes shown = content_type.length > 0 ? content_type : BYTES("null");
+    const char *name = short_name_of(content_type);
     if (!is_accepted(content_type, rules->accept)) {
         (void)error_set(reterr, ERROR_REFUSED,
-                        "Refusing to deserialize untrusted content of type %.*s; accept_content "
-                        "does not have it",
-                        BYTES_FORMAT(shown));
+                        "Refusing to deserialize untrusted content of type %s%s%.*s%s",
+                        name ? name : "", name ? " (" : "", BYTES_FORMAT(shown), name ? ")" : "");
         return MESSAGE_INVALID;
     }
     return MESSAGE_FINE;
@@ -213,20 +220,27 @@ static void append_member(struct buffer *out, const char *separator, const char 
     (void)buffer_append(out, json_is_unset(value) ? BYTES("null") : value.text);
 }
 
+static const struct json no_retries = {JSON_TYPE_NUMBER, {"0", 1}};
+static const struct json no_limits = {JSON_TYPE_ARRAY, {"[null, null]", 12}};
+
 /* The members of the body that are headers in protocol 2, then those of the message's own headers,
  * which win: of members with one name the last one counts. */
 static void append_headers(struct buffer *out, struct json old, struct json headers)
 {
-    static const char *const moved[] = {
-        "task",    "id",      "root_id",   "parent_id", "group_index", "shadow", "eta",
-        "expires", "retries", "timelimit", "argsrepr",  "kwargsrepr",  "origin"};
-    (void)buffer_append_text(out, "{\"lang\": \"py\"");
+    static const char *const moved[] = {"lang",      "task",     "id",         "root_id",
+                                        "parent_id", "meth",     "shadow",     "eta",
+                                        "expires",   "argsrepr", "kwargsrepr", "origin"};
     for (size_t index = 0; index < ARRAY_LENGTH(moved); index++) {
-        append_member(out, ", ", moved[index], json_get(old, moved[index]));
+        append_member(out, index == 0 ? "{" : ", ", moved[index], json_get(old, moved[index]));
     }
+    append_member(out, ", ", "retries", or_default(json_get(old, "retries"), no_retries));
+    append_member(out, ", ", "timelimit", or_default(json_get(old, "timelimit"), no_limits));
     struct json group = json_get(old, "taskset");
     append_member(out, ", ", "group",
                   group.type == JSON_TYPE_ABSENT ? json_get(old, "group") : group);
+    if (!json_is_unset(json_get(old, "group_index"))) {
+        append_member(out, ", ", "group_index", json_get(old, "group_index"));
+    }
     struct json_walk walk = json_walk(headers);
     struct bytes key;
     struct json value;

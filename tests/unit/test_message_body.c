@@ -216,6 +216,12 @@ static void test_accept_content_names_types_by_short_name_or_in_full(void **stat
     done(&reading);
     reading = read_with(PLAIN, JSON_CONTENT, body, &by_other);
     assert_int_equal(reading.error.kind, ERROR_REFUSED);
+    assert_string_equal(reading.error.message, "Refusing to deserialize untrusted content of type "
+                                               "json (application/json)");
+    done(&reading);
+    reading = read_with(PLAIN, "text/x-mine", body, &by_other);
+    assert_string_equal(reading.error.message,
+                        "Refusing to deserialize untrusted content of type text/x-mine");
     done(&reading);
     reading = read_with(PLAIN, "application/x-yaml", body, &by_other);
     assert_int_equal(reading.fault, MESSAGE_FINE); /* accepted, and left for whoever runs it */
@@ -256,6 +262,13 @@ static void test_protocol_1_without_arguments_has_none(void **state)
     assert_int_equal(reading.fault, MESSAGE_FINE);
     golden_assert(reading.message.args.text, BYTES("[]"), "args");
     golden_assert(reading.message.kwargs.text, BYTES("{}"), "kwargs");
+    golden_assert(reading.message.headers.text,
+                  BYTES("{\"lang\": null, \"task\": \"t\", \"id\": \"i\", \"root_id\": null, "
+                        "\"parent_id\": null, \"meth\": null, \"shadow\": null, \"eta\": null, "
+                        "\"expires\": null, \"argsrepr\": null, \"kwargsrepr\": null, "
+                        "\"origin\": null, \"retries\": 0, \"timelimit\": [null, null], "
+                        "\"group\": null}"),
+                  "what Celery makes of it, no more");
     done(&reading);
 }
 
