@@ -106,8 +106,8 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
     if (bytes_equal(outcome->exc_module, BYTES("petiole.exceptions"))) {
         metrics_add(pipeline->options.metrics, METRICS_JOB_FAILURES, &outcome->exc_type, 1);
     }
-    if (outcome->is_told) {
-        return;
+    if (outcome->is_told || !request->type) {
+        return; /* of a task that is not registered there is a line already */
     }
     struct buffer text;
     buffer_init(&text, 8192);
