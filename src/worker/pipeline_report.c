@@ -141,17 +141,26 @@ static void apply_retry_policy(struct pipeline *pipeline, const struct request *
     }
 }
 
-/* A runner that vanished: given back, or a failure (celery/worker/request.py:
+/* A runner that vanished: sent again, given back, or a failure (celery/worker/request.py:
  * Request.on_failure). The delivery of a Job is acknowledged already: it cannot go back. */
 static void apply_lost(const struct request *request, struct outcome *outcome)
 {
-    if (outcome->kind != OUTCOME_LOST
-        || (request->delivery && request->type && request->type->reject_on_worker_lost
-            && request->type->acks_late)) {
+    const struct task_type *type = request->type;
+    if (outcome->kind != OUTCOME_LOST) {
         return;
     }
-    outcome->kind = OUTCOME_FAILURE;
-    if (outcome->exc_type.length == 0) {
+    bool is_retried = type && type->retry_on_worker_lost;
+    bool is_given_back =
+        request->delivery && type && type->reject_on_worker_lost && type->acks_late;
+    bool is_last =
+        is_retried && type->max_retries >= 0 && request->message.retries >= type->max_retries;
+    if (is_retried && !is_last) {
+        outcome->kind = OUTCOME_RETRY;
+        outcome->retry_countdown_s = type->default_retry_delay_s;
+    } else if (is_last || !is_given_back) {
+        outcome->kind = OUTCOME_FAILURE;
+    }
+    if (outcome->kind != OUTCOME_LOST && outcome->exc_type.length == 0) {
         outcome->exc_type = BYTES("WorkerLostError");
         outcome->exc_module = BYTES("billiard.exceptions");
         outcome->exc_message = BYTES("[\"Worker exited prematurely.\"]");

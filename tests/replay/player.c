@@ -53,6 +53,7 @@ static void play_type(struct world *world, char *const *words)
     type.acks_on_failure = is_yes(words, "acks_on_failure", true);
     type.acks_on_timeout = is_yes(words, "acks_on_timeout", true);
     type.reject_on_worker_lost = is_yes(words, "reject_on_worker_lost", false);
+    type.retry_on_worker_lost = is_yes(words, "retry_on_worker_lost", false);
     type.track_started = is_yes(words, "track_started", false);
     type.store_errors_even_if_ignored = is_yes(words, "store_errors", false);
     type.ignore_result = is_yes(words, "ignore_result", false) ? MESSAGE_YES : MESSAGE_UNSET;
