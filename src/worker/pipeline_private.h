@@ -31,6 +31,7 @@ struct pipeline {
                           * (direct) */
     size_t running_count;
     size_t reporting_count;
+    size_t pending_states;   /* of tasks that run in processes, given to the backend */
     struct map *receipts;    /* Job name -> its report under way */
     struct buffer scratch;   /* a document or publication while it is handed over */
     struct loop_call update; /* tells the broker how many places there are, once a turn */
@@ -122,8 +123,8 @@ void pipeline_store_waiting(struct pipeline *pipeline, const struct request *req
 void pipeline_store_progress(struct pipeline *pipeline, const struct request *request,
                              const struct progress *progress);
 
-/* Stores what Celery's tracing has made for `task_id` while `request` runs: what is no end of a task
- * like progress, all else like a result. */
+/* Stores what Celery's tracing has made for `task_id` while `request` runs: unless SUCCESS is
+ * stored, as Celery does. */
 void pipeline_store_document(struct pipeline *pipeline, const struct request *request,
                              struct bytes task_id, struct bytes state, struct bytes document);
 

@@ -3,6 +3,8 @@
 
 #include "worker/pipeline_private.h"
 
+#define MAX_PENDING_STATES 1000
+
 static void on_state_stored(void *context, bool ok, const struct error *error)
 {
     (void)context; /* the end of the task is what counts: nothing waits for this */
@@ -35,16 +37,29 @@ void pipeline_store_started(struct pipeline *pipeline, const struct request *req
     }
 }
 
+static void on_document_stored(void *context, bool ok, const struct error *error)
+{
+    struct pipeline *pipeline = context;
+    (void)ok;
+    (void)error;
+    pipeline->pending_states--;
+}
+
+/* As Celery stores them: each, in order. When the backend is slow or away, states that are soon
+ * passed by another one are passed over instead, so that what waits has a bound. */
 void pipeline_store_document(struct pipeline *pipeline, const struct request *request,
                              struct bytes task_id, struct bytes state, struct bytes document)
 {
     struct result_backend *backend = pipeline->backend;
     int64_t expires_s = pipeline->options.result_expires_s;
+    bool is_of_another =
+        pipeline_is_ready_state(state) || !bytes_equal(task_id, request->message.id);
     if (!backend) {
         return;
     }
-    if (pipeline_is_ready_state(state) || !bytes_equal(task_id, request->message.id)) {
-        backend->ops->store(backend, task_id, document, expires_s, on_state_stored, NULL);
+    if (is_of_another || pipeline->pending_states < MAX_PENDING_STATES) {
+        pipeline->pending_states++;
+        backend->ops->store(backend, task_id, document, expires_s, on_document_stored, pipeline);
     } else {
         backend->ops->store_progress(backend, task_id, document, expires_s);
     }
