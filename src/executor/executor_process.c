@@ -215,7 +215,7 @@ static enum outcome_kind kind_of(enum process_frame_outcome outcome)
     static const enum outcome_kind kinds[] = {
         [PROCESS_FRAME_SUCCESS] = OUTCOME_SUCCESS, [PROCESS_FRAME_FAILURE] = OUTCOME_FAILURE,
         [PROCESS_FRAME_RETRY] = OUTCOME_RETRY,     [PROCESS_FRAME_IGNORED] = OUTCOME_IGNORE,
-        [PROCESS_FRAME_REJECTED] = OUTCOME_REJECT,
+        [PROCESS_FRAME_REJECTED] = OUTCOME_REJECT, [PROCESS_FRAME_LOST] = OUTCOME_LOST,
     };
 
     return kinds[outcome];

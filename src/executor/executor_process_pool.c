@@ -241,7 +241,7 @@ void executor_process_on_idle(void *context)
     }
 }
 
-void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib)
+void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib, bool is_ending)
 {
     struct executor_process *executor = slot->executor;
     const struct executor_process_options *options = &executor->options;
@@ -256,7 +256,7 @@ void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib)
     }
     bool is_old =
         options->max_tasks_per_child > 0 && slot->task_count >= options->max_tasks_per_child;
-    if (is_large || is_old || executor->is_closing) {
+    if (is_large || is_old || is_ending || executor->is_closing) {
         retire(slot);
         loop_defer(executor->loop, &executor->assign_call);
     } else {
@@ -314,7 +314,7 @@ static void on_done(void *context, const struct process_frame_done *done)
         return; /* it was given up meanwhile */
     }
     executor_process_done(run, done);
-    executor_process_free_slot(slot, done->rss_kib);
+    executor_process_free_slot(slot, done->rss_kib, done->outcome == PROCESS_FRAME_LOST);
 }
 
 /* A line of stdout or stderr is shown as a line of Celery's task logger is, with the task's name and

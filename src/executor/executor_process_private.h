@@ -129,7 +129,7 @@ void executor_process_on_idle(void *context);
 void executor_process_on_hold_over(void *context);
 
 /* The slot's task is over: the process takes the next one, or is replaced. */
-void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib);
+void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib, bool is_ending);
 
 /* Sends a signal to the process and its group. */
 void executor_process_signal(const struct process_slot *slot, int signal_number);

@@ -114,7 +114,7 @@ bool process_frame_read_done(struct bytes payload, struct process_frame_done *re
     unsigned outcome = 0;
     unsigned requeue = 0;
     unsigned is_told = 0;
-    if (!take_byte(&payload, PROCESS_FRAME_REJECTED, &outcome) || !take_byte(&payload, 1, &requeue)
+    if (!take_byte(&payload, PROCESS_FRAME_LOST, &outcome) || !take_byte(&payload, 1, &requeue)
         || !take_byte(&payload, 1, &is_told) || !take_seconds(&payload, &ret->runtime_s)
         || !take_number(&payload, &ret->rss_kib)) {
         return false;

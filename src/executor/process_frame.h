@@ -31,6 +31,7 @@ enum process_frame_outcome {
     PROCESS_FRAME_RETRY,
     PROCESS_FRAME_IGNORED,
     PROCESS_FRAME_REJECTED,
+    PROCESS_FRAME_LOST, /* the process ends, too */
 };
 
 struct process_frame {

@@ -71,7 +71,7 @@ static void test_refuses_what_is_no_done(void **state)
         const char *head;
         size_t length;
     } heads[] = {
-        {"\5\0\0" HALF "\0\0\0\0", 15},       /* no such outcome */
+        {"\6\0\0" HALF "\0\0\0\0", 15},       /* no such outcome */
         {"\0\2\0" HALF "\0\0\0\0", 15},       /* neither true nor false */
         {"\0\0\0" NOT_FINITE "\0\0\0\0", 15}, /* a runtime without an end */
     };

@@ -16,7 +16,9 @@ import sys
 from types import FrameType
 from typing import Any, NoReturn
 
+from billiard import common as billiard_common
 from billiard import util as billiard_util
+from billiard.exceptions import WorkerLostError
 from billiard.process import current_process
 from celery import states
 from celery.concurrency.prefork import process_destructor, process_initializer
@@ -25,7 +27,12 @@ from celery.exceptions import InvalidTaskError, Reject, SoftTimeLimitExceeded
 from petiole import _frames, _report, _tracing
 
 EXIT_BROKEN = 1
+# Billiard 4.3 and later report a task's own SystemExit before the process ends, and others of the
+# like as failures; before that the process was simply gone (billiard/pool.py: Worker.workloop).
+REPORTS_EXITS = hasattr(billiard_common, "terminate_handler_fired")
 STDOUT, STDERR = 1, 2
+SIGNAL_BASE = 256
+LOST = "LOST"
 _TEXTS_OF_TASK = 6
 _OUTCOMES = {
     states.SUCCESS: _frames.SUCCESS,
@@ -33,6 +40,7 @@ _OUTCOMES = {
     states.RETRY: _frames.RETRY,
     states.IGNORED: _frames.IGNORED,
     states.REJECTED: _frames.REJECTED,
+    LOST: _frames.LOST,
 }
 
 
@@ -79,17 +87,17 @@ class Child:
                 else:
                     self._conclude(task)
             code = 0
-            process_destructor(os.getpid(), code)
             billiard_util._exit_function()
         except SystemExit as error:
             code = _exit_code(error)
+        except KeyboardInterrupt:
+            pass  # a task's own: it has been told
         except ConnectionError:
             pass
         except BaseException:
             logging.getLogger("petiole.pool").critical("a process of the pool ends", exc_info=True)
         finally:
-            _flush()
-            os._exit(code)
+            _leave(code)
 
     def store(self, task_id: str, state: str, document: bytes, is_end: bool) -> None:
         """Take a document of Celery's backend: the end of the task is told when it has ended.
@@ -98,8 +106,10 @@ class Child:
             OSError: The worker is gone.
         """
         if is_end and task_id == self._task_id:
-            self._document = (state, document)
-            return
+            former, self._document = self._document, (state, document)
+            if not former[1]:
+                return
+            state, document = former  # not the end after all, such as when a handler raises
         texts = (task_id.encode(), state.encode(), document)
         self._channel.send(_frames.STATE, b"".join(map(_frames.text, texts)))
 
@@ -111,7 +121,11 @@ class Child:
         if not has_own_results:
             _tracing.lead_stores_to(self._app, self)
         process_initializer(self._app, self._hostname)
+        # So that a signal that ends the process runs `finally` blocks (billiard/pool.py:
+        # Worker.after_fork).
+        billiard_common.reset_signals(full=True)
         signal.signal(signal.SIGUSR1, self._on_soft_limit)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _on_soft_limit(self, _number: int, _frame: FrameType | None) -> None:
         """Interrupt the task that runs; half a frame must not be left in the socket."""
@@ -123,6 +137,11 @@ class Child:
         raise SoftTimeLimitExceeded
 
     def _run_task(self, task: list[bytes]) -> None:
+        """Run one task and tell how it ended.
+
+        Raises:
+            BaseException: What ends the process too.
+        """
         task_id, name, request, content_type, content_encoding, body = task
         self._document = ("", b"")
         self._channel.send(_frames.ACCEPTED)
@@ -137,6 +156,14 @@ class Child:
             )
         except Exception as error:
             ending = _tracing.Ending(states.FAILURE, error, False, 0.0)
+        except BaseException as error:
+            if not REPORTS_EXITS or billiard_common.terminate_handler_fired():
+                raise
+            leaves = isinstance(error, (SystemExit, KeyboardInterrupt))
+            self._tell(_tracing.Ending(LOST if leaves else states.FAILURE, error, False, 0.0))
+            if leaves:
+                raise
+            return
         finally:
             self._task_id = None
         self._tell(ending)
@@ -167,6 +194,8 @@ class Child:
         _flush()
         state, document = self._document
         error = ending.error
+        if ending.state == LOST:
+            error = WorkerLostError(f"Worker exited prematurely: {_status(error)}.")
         cause = getattr(error, "exc", None) if ending.state == states.RETRY else error
         named = cause if isinstance(cause, BaseException) else error
         texts = [state.encode(), document, b"", b"", b"", b""]
@@ -184,7 +213,7 @@ class Child:
 def _described(error: BaseException) -> list[bytes]:
     """Return type, module, arguments and traceback of what the worker is to report."""
     document = _report.exception_document(error)
-    if isinstance(error, InvalidTaskError) or error.__traceback__ is None:
+    if isinstance(error, (InvalidTaskError, Reject)) or error.__traceback__ is None:
         trace = ""
     else:
         trace = _report.format_trace(error, error.__traceback__)
@@ -196,11 +225,37 @@ def _described(error: BaseException) -> list[bytes]:
     ]
 
 
+def _status(error: BaseException | None) -> str:
+    """Return how a task ended its process (celery/worker/request.py: _worker_lost_info)."""
+    if not isinstance(error, SystemExit):
+        return type(error).__name__
+    code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    return str(billiard_common.human_status(code))
+
+
 def _exit_code(error: SystemExit) -> int:
-    """Return the exit code of a process that a task ends (billiard/process.py: _bootstrap)."""
+    """Return the exit code of a process that a task ends (billiard/process.py: _bootstrap).
+
+    A negative one is of a signal that has ended it, by billiard/common.py: _shutdown_cleanup.
+    """
     if error.code is None:
         return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
+    if not isinstance(error.code, int):
+        return 1
+    return error.code if error.code < 0 else error.code & 0xFF
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process as billiard/pool.py: Worker._do_exit does; of a signal that has ended it."""
+    try:
+        process_destructor(os.getpid(), code)
+        _flush()
+        if code < 0:
+            number = SIGNAL_BASE + code
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+    finally:
+        os._exit(code & 0xFF)
 
 
 def _flush() -> None:
