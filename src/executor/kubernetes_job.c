@@ -9,7 +9,7 @@
 #define LONGEST_WAIT_S  86400 /* for quota and nodes, when there is a hard limit */
 #define LIMIT_GRACE_S   30    /* for the runner's own timer to be first */
 #define MAX_LABEL       63
-#define MAX_TRACE_BYTES 8192 /* of one header: a baggage may have so much (W3C Baggage) */
+#define MAX_TRACE_BYTES ((size_t)8192) /* of one header: a baggage may have so much (W3C Baggage) */
 #define MESSAGE_VOLUME  "petiole-message"
 #define MESSAGE_FOLDER  "/etc/petiole"
 #define MESSAGE_FILE    "message"

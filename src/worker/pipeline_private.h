@@ -1,7 +1,7 @@
 /*
  * What the files of the pipeline share: pipeline.c (lanes and places), pipeline_intake.c (from
- * delivery to verdict), pipeline_wait.c (what waits for more than a place), pipeline_report.c (from
- * outcome to settled), pipeline_frames.c (what a task in a container sent), pipeline_state.c (what is stored before that), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
+ * delivery to verdict), pipeline_wait.c (what waits for more than a place), pipeline_decide.c (what
+ * becomes of an outcome), pipeline_report.c (from outcome to settled), pipeline_frames.c (what a task in a container sent), pipeline_state.c (what is stored before that), pipeline_revoke.c (what clients revoke), pipeline_log.c (what Celery's log
  * says of it).
  */
 #ifndef PETIOLE_WORKER_PIPELINE_PRIVATE_H
@@ -90,6 +90,22 @@ void pipeline_end_revoked(struct pipeline *pipeline, struct request *request, co
  * Celery does just before it hands a task to its pool; else false. */
 bool pipeline_end_if_over(struct pipeline *pipeline, struct request *request);
 bool pipeline_is_over(const struct pipeline *pipeline, const struct request *request);
+
+/* pipeline_decide.c */
+
+/* Makes of the outcome of `request` what it means for the task: one that was made on the spot,
+ * before the task ran, is final. */
+void pipeline_decide(struct pipeline *pipeline, const struct request *request,
+                     struct outcome *outcome);
+
+/* What becomes of the message: the matrix of acks_late (celery/worker/request.py: Request.on_failure,
+ * on_success, on_timeout). */
+enum settlement pipeline_settlement(const struct request *request, const struct outcome *outcome);
+
+/* The frames of what follows from a FAILURE by the message's links, in the request's arena; ABSENT:
+ * nothing. */
+struct json pipeline_failure_frames(const struct pipeline *pipeline, const struct request *request,
+                                    const struct outcome *outcome);
 
 /* pipeline_report.c */
 

@@ -4,7 +4,6 @@
  * stored SUCCESS stays, a settled tag stays settled.
  */
 #include "codec/message_retry.h"
-#include "dispatch/retry_policy.h"
 #include "worker/pipeline_private.h"
 
 struct report {
@@ -119,126 +118,7 @@ static bool may_succeed_later(const struct error *error)
     return !error || error->kind == ERROR_NONE || error->kind == ERROR_TEMPORARY;
 }
 
-/* Step 1: decide */
-
-/* The type's own retries (autoretry_for), unless the task asked for one itself. */
-static void apply_retry_policy(struct pipeline *pipeline, const struct request *request,
-                               struct outcome *outcome)
-{
-    const struct task_type *type = request->type;
-    if (!type) {
-        return;
-    }
-    int64_t retries = request->message.retries;
-    uint64_t random = loop_random(pipeline->options.loop);
-    bool applies = outcome->kind == OUTCOME_FAILURE
-                   && retry_policy_applies(type, outcome->exc_module, outcome->exc_type, retries);
-    if (applies) {
-        outcome->kind = OUTCOME_RETRY;
-        outcome->retry_countdown_s = retry_policy_countdown_s(type, retries, random);
-    } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s < 0) {
-        outcome->retry_countdown_s = type->default_retry_delay_s;
-    }
-}
-
-/* A runner that vanished: sent again, given back, or a failure (celery/worker/request.py:
- * Request.on_failure). The delivery of a Job is acknowledged already: it cannot go back. */
-static void apply_lost(const struct request *request, struct outcome *outcome)
-{
-    const struct task_type *type = request->type;
-    if (outcome->kind != OUTCOME_LOST) {
-        return;
-    }
-    bool is_retried = type && type->retry_on_worker_lost;
-    bool is_given_back =
-        request->delivery && type && type->reject_on_worker_lost && type->acks_late;
-    bool is_last =
-        is_retried && type->max_retries >= 0 && request->message.retries >= type->max_retries;
-    if (is_retried && !is_last) {
-        outcome->kind = OUTCOME_RETRY;
-        outcome->retry_countdown_s = type->default_retry_delay_s;
-    } else if (is_last || !is_given_back) {
-        outcome->kind = OUTCOME_FAILURE;
-    }
-    if (outcome->kind != OUTCOME_LOST && outcome->exc_type.length == 0) {
-        outcome->exc_type = BYTES("WorkerLostError");
-        outcome->exc_module = BYTES("billiard.exceptions");
-        outcome->exc_message = BYTES("[\"Worker exited prematurely.\"]");
-    }
-}
-
-/* A task that rejects its message: without requeueing it has failed, and a Job's has no delivery to
- * give back (celery/worker/request.py: Request.on_failure). */
-static void apply_reject(const struct request *request, struct outcome *outcome)
-{
-    if (outcome->kind == OUTCOME_REJECT && outcome->exc_type.length == 0) {
-        outcome->exc_type = BYTES("Reject");
-        outcome->exc_module = BYTES("celery.exceptions");
-        outcome->exc_message = outcome->requeue ? BYTES("[null, true]") : BYTES("[null, false]");
-    }
-    if (outcome->kind == OUTCOME_REJECT && !request->delivery) {
-        outcome->requeue = false;
-    }
-}
-
-/* A task that a cold shutdown ended: late ones go back, early ones are RETRY
- * (celery/worker/request.py: Request.cancel). False when it did not. */
-static bool apply_cold(const struct pipeline *pipeline, const struct request *request,
-                       struct outcome *outcome)
-{
-    bool has_ended = outcome->kind == OUTCOME_SUCCESS || outcome->is_told;
-    if (!pipeline->is_cold || !request->delivery || has_ended) {
-        return false;
-    }
-    bool is_held = !request->delivery->is_settled;
-    *outcome = (struct outcome){
-        .kind = is_held ? OUTCOME_LOST : OUTCOME_IGNORE,
-        .exc_type = BYTES("Retry"),
-        .exc_module = BYTES("celery.exceptions"),
-        .exc_message = BYTES("[\"Retry(Retry(...), None, None)\", null, null]"),
-        .retry_countdown_s = -1, /* told to the client, not published */
-    };
-    return true;
-}
-
-/* What becomes of an outcome. One that was made on the spot, before the task ran, is final. */
-static void decide(struct pipeline *pipeline, const struct request *request,
-                   struct outcome *outcome)
-{
-    if (request->state != REQUEST_RUNNING || apply_cold(pipeline, request, outcome)) {
-        return;
-    }
-    if (!outcome->is_told) {
-        apply_retry_policy(pipeline, request, outcome);
-        apply_lost(request, outcome);
-    }
-    apply_reject(request, outcome);
-}
-
-/* reference 7.2: the ack matrix of acks_late */
-static enum settlement settlement_of(const struct request *request, const struct outcome *outcome)
-{
-    switch (outcome->kind) {
-    case OUTCOME_LOST:
-        return SETTLEMENT_REQUEUE;
-    case OUTCOME_REJECT:
-        return outcome->requeue ? SETTLEMENT_REQUEUE : SETTLEMENT_DISCARD;
-    case OUTCOME_FAILURE:
-        if (!request->type) {
-            return SETTLEMENT_DISCARD;
-        }
-        if (outcome->timed_out) {
-            return request->type->acks_on_timeout ? SETTLEMENT_ACK : SETTLEMENT_REQUEUE;
-        }
-        return request->type->acks_on_failure ? SETTLEMENT_ACK : SETTLEMENT_DISCARD;
-    case OUTCOME_SUCCESS:
-    case OUTCOME_RETRY:
-    case OUTCOME_IGNORE:
-    case OUTCOME_REVOKED:
-    default:
-        return SETTLEMENT_ACK;
-    }
-}
+/* Step 1: the document */
 
 static bool stores(const struct request *request, const struct outcome *outcome)
 {
@@ -392,7 +272,7 @@ static void fail_to_publish(struct report *report, const struct error *error)
         outcome.exc_module = BYTES("kombu.exceptions");
     }
     if (report->is_retry || strcmp(report->state, RESULT_FAILURE) != 0) {
-        report->settlement = settlement_of(report->request, &outcome);
+        report->settlement = pipeline_settlement(report->request, &outcome);
         build_document(report, &outcome);
     }
     store(report);
@@ -560,8 +440,8 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     bool has_begun = request->state == REQUEST_RUNNING;
     report->pipeline = pipeline;
     report->request = request;
-    decide(pipeline, request, &decided);
-    report->settlement = settlement_of(request, &decided);
+    pipeline_decide(pipeline, request, &decided);
+    report->settlement = pipeline_settlement(request, &decided);
     if (completion) {
         report->receipt = arena_copy(request->arena, completion->receipt);
         report->tag = arena_copy(request->arena, completion->tag);
@@ -575,7 +455,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     report->is_retry = decided.kind == OUTCOME_RETRY && !decided.is_told;
     report->is_sent = outcome->kind == OUTCOME_RETRY && outcome->frames.type == JSON_TYPE_ARRAY;
     report->frames =
-        (struct json){outcome->frames.type, arena_copy(request->arena, outcome->frames.text)};
+        (struct json){decided.frames.type, arena_copy(request->arena, decided.frames.text)};
     report->retry_countdown_s = decided.retry_countdown_s;
     if (completion && completion->is_taken_over && pipeline->backend) {
         pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,

@@ -16,7 +16,7 @@ from celery import Celery, chain, chord, group
 from celery.canvas import Signature
 from celery.result import AsyncResult
 from helpers import new_ids, wait_settled, wait_stored
-from job_template import write_template
+from job_template import report, write_template
 from petiole_worker import TENANT, TOP, PetioleWorker
 
 pytestmark = pytest.mark.petiole_only
@@ -179,3 +179,32 @@ def test_trace_reaches_the_environment(start: Callable[..., PetioleWorker], clie
         "BAGGAGE": "a=$(HOME)",
         "SENTRY_TRACE": "ab-cd-1",
     }
+
+
+def test_links_of_a_task_that_its_container_did_not_survive(
+    start: Callable[..., PetioleWorker], client: Celery, backend: redis.Redis
+) -> None:
+    start()
+    (errback,) = new_ids(1)
+    dying = sign(client, "dies")
+    dying.link_error(sign(client, "tell", task_id=errback))
+    result = chain(dying, sign(client, "add", 10)).apply_async()
+    first = result.parent.id
+    assert wait_stored(backend, first, timeout_s=TIMEOUT_S)["result"]["exc_type"] == "CrashExit"
+    last = wait_stored(backend, result.id)
+    assert (last["status"], last["result"]["exc_type"]) == ("FAILURE", "CrashExit")
+    assert AsyncResult(errback, app=client).get(timeout=TIMEOUT_S) == ["told", first]
+
+
+def test_success_of_a_container_that_knows_no_links(
+    start_petiole: Callable[..., PetioleWorker], client: Celery, tmp_path: Path
+) -> None:
+    script = 'printf %s "$REPORT" > "$PETIOLE_RESULT_FILE"'
+    template = write_template(tmp_path, "shell", script=script, env={"REPORT": report(3)})
+    row = {"executor": "local", "job_template": template}
+    start_petiole(task_options={"container_app.*": row})
+    assert sign(client, "add", 1, 2).delay().get(timeout=TIMEOUT_S) == 3
+    linked = sign(client, "add", 1, 2)
+    linked.link(sign(client, "tell"))
+    with pytest.raises(Exception, match=r"must run python -m petiole\.run"):
+        linked.delay().get(timeout=TIMEOUT_S)

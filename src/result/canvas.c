@@ -1,0 +1,233 @@
+#include "result/canvas.h"
+
+#include "base/base64.h"
+#include "codec/message_retry.h"
+#include "codec/python_repr.h"
+
+#define MAX_REPR_BYTES    1024 /* celery/app/amqp.py: argsrepr_maxsize */
+#define FIRST_ERRBACK     1000 /* behind the positions of what a runner's frames send */
+#define MAX_DOCUMENT      ((size_t)16 << 20)
+#define EMPTY_MEMBER_TEXT "null"
+
+/* A task to send or to end, read from its signature (celery/canvas.py: Signature). */
+struct signature {
+    struct bytes task;
+    struct json args;
+    struct json kwargs;
+    struct json options;
+    bool is_immutable;
+    bool is_canvas; /* a group, chain or chord itself */
+};
+
+bool canvas_follows_failure(const struct request *request)
+{
+    return message_asks_for(request->message.errbacks) || message_asks_for(request->message.chain);
+}
+
+bool canvas_follows_success(const struct request *request)
+{
+    return message_asks_for(request->message.callbacks) || message_asks_for(request->message.chain);
+}
+
+static bool read_signature(struct json value, struct arena *arena, struct signature *ret_signature)
+{
+    *ret_signature = (struct signature){
+        .args = json_get(value, "args"),
+        .kwargs = json_get(value, "kwargs"),
+        .options = json_get(value, "options"),
+        .is_immutable = json_get(value, "immutable").type == JSON_TYPE_TRUE,
+        .is_canvas = !json_is_unset(json_get(value, "subtask_type")),
+    };
+    return json_text(json_get(value, "task"), arena, &ret_signature->task);
+}
+
+/* A text of the options, or the empty view. */
+static struct bytes option(const struct signature *signature, const char *name, struct arena *arena)
+{
+    struct bytes text = {NULL, 0};
+    return json_text(json_get(signature->options, name), arena, &text) ? text : bytes_of(NULL, 0);
+}
+
+static void append_text(struct buffer *buffer, const char *before, struct bytes text)
+{
+    (void)buffer_append_text(buffer, before);
+    json_append_string(buffer, text);
+}
+
+static void append_json(struct buffer *buffer, const char *before, struct json value)
+{
+    (void)buffer_append_text(buffer, before);
+    if (json_is_unset(value)) {
+        (void)buffer_append_text(buffer, EMPTY_MEMBER_TEXT);
+    } else {
+        json_append_dumps(buffer, value);
+    }
+}
+
+/* The end of the chain */
+
+static void append_end(struct buffer *buffer, const struct request *request,
+                       const struct signature *link, const struct outcome *outcome,
+                       const struct result_document_options *options, double now_wall_s)
+{
+    struct buffer document;
+    struct request ended = {.arena = request->arena, .type = &registry_defaults};
+    ended.message.id = option(link, "task_id", request->arena);
+    ended.message.group = option(link, "group_id", request->arena);
+    ended.message.task = link->task;
+    ended.message.args = link->args;
+    ended.message.kwargs = link->kwargs;
+    buffer_init(&document, MAX_DOCUMENT);
+    result_document_append(&document, &ended, outcome, options, now_wall_s);
+    append_text(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
+    append_text(buffer, ", \"state\": \"FAILURE\", \"document\": ", buffer_view(&document));
+    (void)buffer_append_text(buffer, "}, \"after_failure\": true}");
+    buffer_fini(&document);
+}
+
+/* The result of a link that is a chord is its body's. */
+static struct json body_of(struct json link)
+{
+    struct json body = json_get(json_get(link, "kwargs"), "body");
+    return body.type == JSON_TYPE_OBJECT ? body : link;
+}
+
+/* Errbacks */
+
+static void append_repr(struct buffer *buffer, const char *before, struct bytes json_value)
+{
+    struct buffer repr;
+    buffer_init(&repr, MAX_REPR_BYTES + 16);
+    python_repr_append(&repr, json_checked(json_value), MAX_REPR_BYTES);
+    append_text(buffer, before, buffer_view(&repr));
+    buffer_fini(&repr);
+}
+
+/* The positional arguments: the failed task's id before the signature's own. */
+static struct bytes arguments_of(const struct signature *errback, const struct request *request)
+{
+    struct buffer buffer;
+    buffer_init(&buffer, errback->args.text.length * 6 + request->message.id.length * 6 + 16);
+    (void)buffer_append_byte(&buffer, '[');
+    if (!errback->is_immutable) {
+        json_append_string(&buffer, request->message.id);
+    }
+    struct json_walk walk = json_walk(errback->args);
+    struct json argument;
+    while (json_next_element(&walk, &argument)) {
+        (void)buffer_append_text(&buffer, buffer.length > 1 ? ", " : "");
+        json_append_dumps(&buffer, argument);
+    }
+    (void)buffer_append_byte(&buffer, ']');
+    struct bytes text = arena_copy(request->arena, buffer_view(&buffer));
+    buffer_fini(&buffer);
+    return text;
+}
+
+static void append_headers(struct buffer *buffer, const struct signature *errback,
+                           const struct request *request, struct bytes id, struct bytes args,
+                           const struct result_document_options *options)
+{
+    const struct message *message = &request->message;
+    bool has_kwargs = errback->kwargs.type == JSON_TYPE_OBJECT;
+    append_text(buffer, "{\"lang\": \"py\", \"task\": ", errback->task);
+    append_text(buffer, ", \"id\": ", id);
+    (void)buffer_append_text(buffer, ", \"shadow\": null, \"eta\": null, \"expires\": null, "
+                                     "\"group\": null, \"group_index\": null, \"retries\": 0, "
+                                     "\"timelimit\": [null, null]");
+    append_text(buffer,
+                ", \"root_id\": ", message->root_id.length > 0 ? message->root_id : message->id);
+    append_text(buffer, ", \"parent_id\": ", message->id);
+    append_repr(buffer, ", \"argsrepr\": ", args);
+    append_repr(buffer, ", \"kwargsrepr\": ", has_kwargs ? errback->kwargs.text : BYTES("{}"));
+    append_text(buffer, ", \"origin\": ", bytes_from_text(options->node_name));
+    append_json(buffer, ", \"ignore_result\": ", json_get(errback->options, "ignore_result"));
+    (void)buffer_append_text(buffer, ", \"replaced_task_nesting\": 0, \"stamped_headers\": null, "
+                                     "\"stamps\": {}}");
+}
+
+static struct bytes body_text(const struct signature *errback, const struct request *request,
+                              struct bytes args)
+{
+    struct buffer buffer;
+    buffer_init(&buffer, MAX_DOCUMENT);
+    (void)buffer_append_byte(&buffer, '[');
+    (void)buffer_append(&buffer, args);
+    append_json(&buffer, ", ",
+                errback->kwargs.type == JSON_TYPE_OBJECT ? errback->kwargs
+                                                         : json_checked(BYTES("{}")));
+    append_json(&buffer, ", {\"callbacks\": ", json_get(errback->options, "link"));
+    append_json(&buffer, ", \"errbacks\": ", json_get(errback->options, "link_error"));
+    (void)buffer_append_text(&buffer, ", \"chain\": null, \"chord\": null}]");
+    struct bytes text = arena_copy(request->arena, buffer_view(&buffer));
+    buffer_fini(&buffer);
+    return text;
+}
+
+static void append_errback(struct buffer *buffer, const struct signature *errback,
+                           const struct request *request, int position,
+                           const struct result_document_options *options)
+{
+    char derived[37];
+    int64_t priority = 0;
+    struct bytes id = option(errback, "task_id", request->arena);
+    struct bytes queue = option(errback, "queue", request->arena);
+    struct bytes args = arguments_of(errback, request);
+    message_retry_follow_up_id(&request->message, position, derived);
+    id = id.length > 0 ? id : bytes_from_text(derived);
+    (void)!json_int64(json_get(errback->options, "priority"), &priority);
+    append_text(buffer,
+                "{\"publish\": {\"queue\": ", queue.length > 0 ? queue : request->message.queue);
+    (void)buffer_append_text(buffer, ", \"message\": {\"body\": \"");
+    base64_append(buffer, body_text(errback, request, args));
+    (void)buffer_append_text(buffer, "\", \"content-encoding\": \"utf-8\", \"content-type\": "
+                                     "\"application/json\", \"headers\": ");
+    append_headers(buffer, errback, request, id, args, options);
+    append_text(buffer, ", \"properties\": {\"correlation_id\": ", id);
+    append_text(buffer, ", \"reply_to\": ", request->message.reply_to);
+    (void)buffer_format(buffer,
+                        ", \"priority\": %lld, \"body_encoding\": \"base64\"}}}, "
+                        "\"after_failure\": true}",
+                        (long long)priority);
+}
+
+/* All of them */
+
+static void append_chain(struct buffer *buffer, const struct request *request,
+                         const struct outcome *outcome,
+                         const struct result_document_options *options, double now_wall_s)
+{
+    struct json_walk walk = json_walk(request->message.chain);
+    struct json value;
+    struct signature link;
+    while (json_next_element(&walk, &value)) {
+        if (read_signature(body_of(value), request->arena, &link)
+            && option(&link, "task_id", request->arena).length > 0) {
+            (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
+            append_end(buffer, request, &link, outcome, options, now_wall_s);
+        }
+    }
+}
+
+void canvas_append_failure(struct buffer *buffer, const struct request *request,
+                           const struct outcome *outcome,
+                           const struct result_document_options *options, double now_wall_s,
+                           size_t *ret_left_out)
+{
+    struct json_walk walk = json_walk(request->message.errbacks);
+    struct json value;
+    struct signature errback;
+    int position = FIRST_ERRBACK;
+    *ret_left_out = 0;
+    (void)buffer_append_byte(buffer, '[');
+    append_chain(buffer, request, outcome, options, now_wall_s);
+    for (; json_next_element(&walk, &value); position++) {
+        if (!read_signature(value, request->arena, &errback) || errback.is_canvas) {
+            (*ret_left_out)++;
+            continue;
+        }
+        (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
+        append_errback(buffer, &errback, request, position, options);
+    }
+    (void)buffer_append_byte(buffer, ']');
+}

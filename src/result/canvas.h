@@ -1,0 +1,28 @@
+/*
+ * What follows from the end of a task that Celery's own code did not see: a Job that ran out of
+ * memory, a container that was killed. Celery's master lets the backend do it
+ * (celery/backends/base.py: Backend.mark_as_failure, _fail_chain, _call_task_errbacks). Chords are
+ * not counted. Pure.
+ */
+#ifndef PETIOLE_RESULT_CANVAS_H
+#define PETIOLE_RESULT_CANVAS_H
+
+#include "result/result_document.h"
+
+/* Whether the message of `request` asks for something when it fails: errbacks, or a chain to fail. */
+bool canvas_follows_failure(const struct request *request);
+
+/* Whether it asks for something when it succeeds: callbacks, or the next link of a chain. */
+bool canvas_follows_success(const struct request *request);
+
+/* Appends the frames (executor/job_frame.h) of what follows from the FAILURE `outcome`: the end of
+ * each task in its chain, and each errback as a task with the failed one's id as its argument, sent
+ * to the queue that it names, else to `request`'s own. Ids that a signature does not have are
+ * derived, so that they are the same when it is done again. An errback that is a canvas itself is
+ * left out; `ret_left_out` counts these. */
+void canvas_append_failure(struct buffer *buffer, const struct request *request,
+                           const struct outcome *outcome,
+                           const struct result_document_options *options, double now_wall_s,
+                           size_t *ret_left_out);
+
+#endif

@@ -1,0 +1,154 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "executor/job_frame.h"
+#include "result/canvas.h"
+#include "support/job_fixture.h"
+
+#define NOW_S 1893553445.0
+#define SIGNATURE(task, args, options)                                                             \
+    "{\"task\": \"" task "\", \"args\": " args ", \"kwargs\": {}, \"options\": {" options          \
+    "}, \"subtask_type\": null, \"immutable\": false}"
+
+static struct request request_with(struct arena *arena, const char *chain, const char *errbacks)
+{
+    struct request request = {.arena = arena, .type = &registry_defaults};
+    request.message.id = BYTES("failed");
+    request.message.root_id = BYTES("root");
+    request.message.queue = BYTES("tenant-a");
+    request.message.chain = job_fixture_parsed(chain);
+    request.message.errbacks = job_fixture_parsed(errbacks);
+    request.message.callbacks = job_fixture_parsed("null");
+    return request;
+}
+
+/* The frames of a failure, as the pipeline reads them. */
+static size_t frames_of(const struct request *request, struct job_frame *ret_frames, size_t most,
+                        size_t *ret_left_out)
+{
+    struct outcome outcome = {
+        .kind = OUTCOME_FAILURE,
+        .exc_type = BYTES("OOMKilled"),
+        .exc_module = BYTES("petiole.exceptions"),
+        .exc_message = BYTES("[\"no memory\"]"),
+    };
+    struct timezone_table timezone;
+    struct error error = {0};
+    assert_true(timezone_load("UTC", (int64_t)NOW_S, &timezone, &error));
+    struct result_document_options options = {.node_name = "celery@h", .timezone = &timezone};
+    struct buffer buffer;
+    buffer_init(&buffer, 65536);
+    canvas_append_failure(&buffer, request, &outcome, &options, NOW_S, ret_left_out);
+    struct json list = {.type = JSON_TYPE_ABSENT};
+    if (!json_parse(arena_copy(request->arena, buffer_view(&buffer)), &list, &error)) {
+        fail_msg("%s", error.message);
+    }
+    buffer_fini(&buffer);
+    struct json_walk walk = json_walk(list);
+    struct json element;
+    size_t count = 0;
+    while (count < most && json_next_element(&walk, &element)) {
+        if (!job_frame_read(element, request->arena, &ret_frames[count++], &error)) {
+            fail_msg("%s", error.message);
+        }
+    }
+    return count;
+}
+
+static void assert_text(struct bytes actual, const char *expected)
+{
+    if (!bytes_equal_text(actual, expected)) {
+        fail_msg("%.*s is not %s", BYTES_FORMAT(actual), expected);
+    }
+}
+
+static void test_tells_which_ends_somebody_waits_for(void **state)
+{
+    struct request none = request_with(*state, "null", "[]");
+    struct request linked = request_with(*state, "[{}]", "[]");
+    struct request watched = request_with(*state, "[]", "[{}]");
+    assert_false(canvas_follows_failure(&none));
+    assert_false(canvas_follows_success(&none));
+    assert_true(canvas_follows_failure(&linked));
+    assert_true(canvas_follows_success(&linked));
+    assert_true(canvas_follows_failure(&watched));
+    assert_false(canvas_follows_success(&watched));
+    none.message.callbacks = job_fixture_parsed("[{}]");
+    assert_true(canvas_follows_success(&none));
+}
+
+static void test_ends_the_chain(void **state)
+{
+    static const char chain[] =
+        "[" SIGNATURE("t", "[]", "\"task_id\": \"last\", \"group_id\": \"g\"") ", " SIGNATURE(
+            "t", "[]",
+            "") ", {\"task\": \"celery.chord\", \"kwargs\": {\"body\": " SIGNATURE("b", "[]",
+                                                                                   "\"task_id\": "
+                                                                                   "\"body\"") "}}]";
+    struct request request = request_with(*state, chain, "null");
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 2);
+    assert_text(frames[0].task_id, "last");
+    assert_text(frames[0].state, "FAILURE");
+    assert_true(frames[0].is_after_failure);
+    assert_text(frames[0].document,
+                "{\"status\": \"FAILURE\", \"result\": {\"exc_type\": \"OOMKilled\", "
+                "\"exc_message\": [\"no memory\"], \"exc_module\": \"petiole.exceptions\"}, "
+                "\"traceback\": null, \"children\": [], \"date_done\": "
+                "\"2030-01-02T03:04:05+00:00\", \"group_id\": \"g\", \"task_id\": \"last\"}");
+    assert_text(frames[1].task_id, "body");
+}
+
+static void test_calls_errbacks(void **state)
+{
+    static const char errbacks[] = "[" SIGNATURE(
+        "app.alert", "[1]",
+        "\"task_id\": \"e\", \"queue\": \"q\", \"priority\": 5") ", {\"task\": \"app.still\", \"args\": [2], \"kwargs\": {\"a\": 1}, \"options\": {}, "
+                                                                 "\"immutable\": true}]";
+    struct request request = request_with(*state, "[]", errbacks);
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 2);
+    assert_int_equal(frames[0].kind, JOB_FRAME_PUBLISH);
+    assert_text(frames[0].queue, "q");
+    assert_text(frames[0].task, "app.alert");
+    assert_text(frames[0].task_id, "e");
+    assert_text(frames[0].correlation_id, "e");
+    assert_int_equal(frames[0].priority, 5);
+    assert_text(frames[0].body, "[[\"failed\", 1], {}, {\"callbacks\": null, \"errbacks\": null, "
+                                "\"chain\": null, \"chord\": null}]");
+    assert_text(json_get(frames[0].headers, "argsrepr").text, "\"['failed', 1]\"");
+    assert_text(json_get(frames[0].headers, "root_id").text, "\"root\"");
+    assert_text(json_get(frames[0].headers, "parent_id").text, "\"failed\"");
+    assert_text(frames[1].queue, "tenant-a");
+    assert_text(frames[1].body, "[[2], {\"a\": 1}, {\"callbacks\": null, \"errbacks\": null, "
+                                "\"chain\": null, \"chord\": null}]");
+    assert_int_equal(frames[1].task_id.length, 36);
+    assert_int_equal(left_out, 0);
+}
+
+static void test_leaves_out_what_it_cannot_send(void **state)
+{
+    static const char errbacks[] = "[{\"task\": \"celery.group\", \"subtask_type\": \"group\"}, 7]";
+    struct request request = request_with(*state, "[]", errbacks);
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 0);
+    assert_int_equal(left_out, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tells_which_ends_somebody_waits_for),
+        cmocka_unit_test(test_ends_the_chain),
+        cmocka_unit_test(test_calls_errbacks),
+        cmocka_unit_test(test_leaves_out_what_it_cannot_send),
+    };
+    return cmocka_run_group_tests(tests, job_fixture_set_up_arena, job_fixture_tear_down_arena);
+}
