@@ -73,6 +73,18 @@ def where(self: Task, **values: Any) -> dict[str, Any]:
     return {"id": self.request.id, "tenant": os.environ.get("TENANT"), "values": values}
 
 
+@app.task(name="pods.told")
+def told(task_id: str) -> str:
+    """Return what an errback is told: which task failed."""
+    return f"{task_id} failed"
+
+
+@app.task(name="pods.environment")
+def environment(names: list[str]) -> list[str | None]:
+    """Return the values of variables of the container."""
+    return [os.environ.get(name) for name in names]
+
+
 @app.task(name="pods.nap")
 def nap(seconds: float, manner: str = "") -> str:
     """Sleep; a careful one tidies up at its soft limit, and any tells TIDY how it ended."""
