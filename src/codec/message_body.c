@@ -38,7 +38,9 @@ static bool is_accepted(struct bytes content_type, const char *const *accept)
 {
     const char *name = short_name_of(content_type);
     for (; *accept; accept++) {
-        if (bytes_equal_text(content_type, *accept) || (name && strcmp(*accept, name) == 0)) {
+        bool is_type = strchr(*accept, '/') != NULL; /* a short name is no content type itself */
+        if ((is_type && bytes_equal_text(content_type, *accept))
+            || (name && strcmp(*accept, name) == 0)) {
             return true;
         }
     }

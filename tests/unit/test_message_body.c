@@ -223,6 +223,9 @@ static void test_accept_content_names_types_by_short_name_or_in_full(void **stat
     assert_string_equal(reading.error.message,
                         "Refusing to deserialize untrusted content of type text/x-mine");
     done(&reading);
+    reading = read_with(PLAIN, "yaml", body, &by_other);
+    assert_int_equal(reading.error.kind, ERROR_REFUSED); /* a short name is no content type */
+    done(&reading);
     reading = read_with(PLAIN, "application/x-yaml", body, &by_other);
     assert_int_equal(reading.fault, MESSAGE_FINE); /* accepted, and left for whoever runs it */
     assert_false(message_is_open(&reading.message));
