@@ -1,4 +1,4 @@
-"""Callbacks, errbacks and chains of Jobs: the worker sends what pods, which have no broker, send."""
+"""Callbacks, errbacks and chains of Jobs: what pods send, the worker sends; they have no broker."""
 
 from __future__ import annotations
 
