@@ -75,7 +75,8 @@ static void end_slot(struct process_slot *slot, int code)
     if (slot->state == PROCESS_STARTING || (run && !run->is_accepted)) {
         executor->failed_starts++;
     }
-    if (slot->state != PROCESS_ENDING && code != EXIT_NOTHING) {
+    bool has_begun = slot->pid > 0; /* else it ends with its parent, before it was forked */
+    if (has_begun && slot->state != PROCESS_ENDING && code != EXIT_NOTHING) {
         char how[EXECUTOR_PROCESS_END_SIZE];
         executor_process_describe_end(code, how);
         executor_process_notice(executor, LOG_ERROR,
@@ -407,12 +408,15 @@ static void on_ended(void *context, int exit_code, int signal_number)
 {
     struct executor_process *executor = context;
     bool is_expected = executor->is_stopping;
+    unsigned failed_starts = executor->failed_starts;
     process_nursery_free(&executor->nursery);
     executor->is_stopping = false;
     struct list_node *node = NULL;
     while ((node = list_first(&executor->slots)) != NULL) {
         end_slot(list_entry(node, struct process_slot, node), UNKNOWN_SIGNAL);
     }
+    /* However many processes were asked for, one start has failed. */
+    executor->failed_starts = failed_starts;
     if (!is_expected) {
         executor->failed_starts++;
         hold(executor);

@@ -100,12 +100,19 @@ static void on_open(void *context)
     (void)context;
 }
 
+/* Without it the nursery ends by itself, if it has not already. */
+static void close_control(struct process_nursery *nursery)
+{
+    stream_close(&nursery->control);
+    loop_start_timer(nursery->loop, &nursery->stop_timer, STOP_MS);
+}
+
 /* Its end is told when the process has been waited for. */
 static void on_control_drop(void *context, const struct error *error)
 {
     struct process_nursery *nursery = context;
     (void)error;
-    process_nursery_stop(nursery);
+    close_control(nursery);
 }
 
 static const struct stream_events control_events = {on_open, on_packets, on_control_drop};
@@ -209,10 +216,8 @@ void process_nursery_reap(struct process_nursery *nursery, int pid)
 
 void process_nursery_stop(struct process_nursery *nursery)
 {
-    stream_close(&nursery->control);
-    if (nursery->is_loaded) {
-        loop_start_timer(nursery->loop, &nursery->stop_timer, STOP_MS);
-    } else {
+    close_control(nursery);
+    if (!nursery->is_loaded) {
         local_process_signal(&nursery->process, SIGKILL);
     }
 }

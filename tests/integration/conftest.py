@@ -19,6 +19,7 @@ import app as app_module
 import pytest
 import redis
 from celery import Celery
+from celery.result import AsyncResult
 from celery_worker import CeleryWorker
 from certificates import make_certificates
 from latency_proxy import LatencyProxy
@@ -199,3 +200,47 @@ def oldest_python() -> str:
     command = [sys.executable, str(TOP / "tests" / "support" / "python_env.py"), "oldest"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.strip()
+
+
+@pytest.fixture
+def start_pool(
+    redis_server: RedisServer, start_petiole: Callable[..., PetioleWorker]
+) -> Callable[..., PetioleWorker]:
+    """Return a function that starts a worker of the app; `count` is its -c."""
+
+    def start(
+        count: int = 2,
+        *arguments: str,
+        accept: str = "json",
+        environment: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> PetioleWorker:
+        variables = {
+            "PETIOLE_PYTHON": sys.executable,
+            "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{TOP / 'tests' / 'integration'}",
+            "POOL_URL": redis_server.url(0),
+            "POOL_ACCEPT": accept,
+            **(environment or {}),
+        }
+        return start_petiole(
+            settings={"tasks": {}, "plugins": [], **settings},
+            queues=("celery",),
+            global_arguments=("-A", "pool_app"),
+            arguments=("-c", str(count), *arguments),
+            environment=variables,
+        )
+
+    return start
+
+
+@pytest.fixture
+def send(redis_server: RedisServer) -> Callable[..., AsyncResult]:
+    """Return a function that sends a task of the app by its name."""
+    client = Celery(
+        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
+    )
+
+    def call(name: str, *args: Any, **options: Any) -> AsyncResult:
+        return client.send_task(f"pool_app.{name}", args, queue="celery", **options)
+
+    return call

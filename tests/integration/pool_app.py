@@ -5,11 +5,16 @@ POOL_URL in the environment is the URL of its broker and backend.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import socket
+import struct
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -23,6 +28,12 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     task_track_started=True,
 )
+if "POOL_IMPORTS" in os.environ:
+    with Path(os.environ["POOL_IMPORTS"]).open("a") as imports:
+        imports.write(f"{sys.argv[0]}\n")
+if "POOL_BREAKS" in os.environ and Path(os.environ["POOL_BREAKS"]).exists():
+    raise RuntimeError("broken on purpose")
+ballast = ["".join(("x", str(number))) for number in range(200_000)]
 kept: list[bytes] = []
 prepared: list[int] = []
 
@@ -140,3 +151,74 @@ def stubborn() -> None:
     """Ignore SIGTERM, with a child that does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
+
+
+@app.task
+def send_another(x: int, y: int) -> str:
+    """Send a task from a task."""
+    return str(add.delay(x, y).id)
+
+
+@app.task
+def large(size: int) -> str:
+    """Return a large text."""
+    return "x" * size
+
+
+@app.task
+def half_a_frame(size: int) -> None:
+    """Die within a frame, as a process does that is killed while it writes."""
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            peer = socket.socket(fileno=os.dup(descriptor))
+            if peer.family == socket.AF_UNIX:
+                peer.sendall(struct.pack("<IB", size, 4) + b"\0" * (size // 2))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def close_all() -> str:
+    """Close every descriptor, as careless code that makes a daemon does."""
+    os.closerange(3, 256)
+    return "closed"
+
+
+@app.task
+def come_back_twice() -> int:
+    """Return in two processes."""
+    os.fork()
+    return os.getpid()
+
+
+@app.task
+def leave_daemon() -> int:
+    """Leave a process behind that has a session of its own and all descriptors; return its id."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(writer, str(os.getpid()).encode())
+            time.sleep(60)
+        os._exit(0)
+    os.wait()
+    return int(os.read(reader, 32))
+
+
+@app.task
+def print_later(path: str) -> str:
+    """Print from a thread after the task's end, when the file is there."""
+
+    def wait() -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
+        print("printed later")
+
+    threading.Thread(target=wait).start()
+    return "returned"
+
+
+@app.task
+def change_signals() -> None:
+    """Take the handlers of signals over."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)

@@ -4,87 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-from celery import Celery
 from celery.result import AsyncResult
 from helpers import wait_settled, wait_stored
-from petiole_worker import TOP, PetioleWorker, run_petiole
-from redis_server import RedisServer
+from petiole_worker import TOP, run_petiole
+from pool import PetioleStarter, descendants, run
 from waiting import wait_for
 
 pytestmark = pytest.mark.petiole_only
 QUEUE = "celery"
 MIB = 1 << 20
-PetioleStarter = Callable[..., PetioleWorker]
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the ids of the processes below `pid` that have not ended."""
-    listing = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
-    ).stdout
-    children: dict[int, list[int]] = {}
-    for line in listing.splitlines():
-        child, parent, state = line.split()
-        if not state.startswith("Z"):
-            children.setdefault(int(parent), []).append(int(child))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
-
-
-@pytest.fixture
-def start_pool(redis_server: RedisServer, start_petiole: PetioleStarter) -> PetioleStarter:
-    """Return a function that starts a worker of the app; `count` is its -c."""
-
-    def start(
-        count: int = 2, *arguments: str, accept: str = "json", **settings: Any
-    ) -> PetioleWorker:
-        environment = {
-            "PETIOLE_PYTHON": sys.executable,
-            "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{TOP / 'tests' / 'integration'}",
-            "POOL_URL": redis_server.url(0),
-            "POOL_ACCEPT": accept,
-        }
-        return start_petiole(
-            settings={"tasks": {}, "plugins": [], **settings},
-            queues=(QUEUE,),
-            global_arguments=("-A", "pool_app"),
-            arguments=("-c", str(count), *arguments),
-            environment=environment,
-        )
-
-    return start
-
-
-@pytest.fixture
-def send(redis_server: RedisServer) -> Callable[..., AsyncResult]:
-    """Return a function that sends a task of the app by its name."""
-    client = Celery(
-        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
-    )
-
-    def call(name: str, *args: Any, **options: Any) -> AsyncResult:
-        return client.send_task(f"pool_app.{name}", args, queue=QUEUE, **options)
-
-    return call
-
-
-def run(send: Callable[..., AsyncResult], name: str, *args: Any, **options: Any) -> Any:
-    """Send a task and return its result."""
-    return send(name, *args, **options).get(timeout=20)
 
 
 def test_processes_share_a_parent_and_do_one_task_each(
