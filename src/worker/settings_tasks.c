@@ -456,7 +456,16 @@ static const struct {
     {"soft_time_limit", SETTING_ID_task_soft_time_limit},
 };
 
-/* Whether the option has the value of its setting in the app. */
+/* What the app says of a setting, or its default. */
+static const char *setting_in_app(const struct settings_manifest *manifest, enum setting_id id)
+{
+    const struct setting_row *row = &settings_rows[id];
+    const struct yaml *setting = yaml_get(manifest->settings, row->name);
+    return setting && setting->type == YAML_SCALAR ? setting->text.data : row->default_text;
+}
+
+/* Whether the option has the value of its setting in the app. The two forms of
+ * acks_on_failure_or_timeout have that one's when they have none (Task.bind). */
 static bool is_from_settings(const struct settings_manifest *manifest, const char *option,
                              const struct yaml *value)
 {
@@ -464,12 +473,14 @@ static bool is_from_settings(const struct settings_manifest *manifest, const cha
         if (strcmp(option, from_settings[index].option) != 0) {
             continue;
         }
-        const struct setting_row *row = &settings_rows[from_settings[index].id];
-        const struct yaml *setting = yaml_get(manifest->settings, row->name);
-        return value->type == YAML_SCALAR
-               && bytes_equal_text(value->text, setting && setting->type == YAML_SCALAR
-                                                    ? setting->text.data
-                                                    : row->default_text);
+        enum setting_id id = from_settings[index].id;
+        const char *expected = setting_in_app(manifest, id);
+        bool is_split =
+            id == SETTING_ID_task_acks_on_failure || id == SETTING_ID_task_acks_on_timeout;
+        if (is_split && strcmp(expected, "null") == 0) {
+            expected = setting_in_app(manifest, SETTING_ID_task_acks_on_failure_or_timeout);
+        }
+        return value->type == YAML_SCALAR && bytes_equal_text(value->text, expected);
     }
     return false;
 }

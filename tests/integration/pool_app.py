@@ -222,3 +222,10 @@ def change_signals() -> None:
     """Take the handlers of signals over."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
+
+
+@app.task(acks_late=True, time_limit=1.5)
+def late(seconds: float) -> str:
+    """Sleep, acknowledged at the end, for a second and a half at most."""
+    time.sleep(seconds)
+    return "slept"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -294,3 +295,159 @@ def test_an_app_that_cannot_be_imported_ends_the_worker(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "broken on purpose" in done.stderr + done.stdout
+
+
+def test_the_app_is_imported_once_and_shared(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], tmp_path: Path
+) -> None:
+    imports = tmp_path / "imports"
+    worker = start_pool(4, environment={"POOL_IMPORTS": str(imports)})
+    for result in [send("sleep", 0.5) for _ in range(4)]:
+        result.get(timeout=20)
+    names = [Path(line).name for line in imports.read_text().splitlines()]
+    assert names == ["manifest.py", "pool.py"]
+    pids = descendants(worker.pid)
+    assert len(pids) == 5
+    sizes = [memory(pid) for pid in pids]
+    shared = sum(size["Pss"] for size in sizes) / sum(size["Rss"] for size in sizes)
+    assert shared < 0.5, sizes
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Return the memory of a process in KiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
+
+
+def test_no_python_is_left_of_the_start(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(2, process_idle_timeout=0.2)
+    assert descendants(worker.pid) == []
+    assert run(send, "add", 1, 2) == 3
+    wait_for(lambda: not descendants(worker.pid), 10)
+    mapped = Path(f"/proc/{worker.pid}/maps").read_text()
+    assert "python" not in mapped
+
+
+def test_a_process_connects_when_its_task_does(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    worker = start_pool(1)
+    assert run(send, "who")["inits"] == 1
+
+    def connections() -> int:
+        """Return how many sockets of the network the processes have."""
+        table = Path("/proc/net/tcp").read_text()
+        inodes = {line.split()[9] for line in table.splitlines()[1:]}
+        links = [
+            link.readlink()
+            for pid in descendants(worker.pid)
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+        ]
+        return sum(str(link)[8:-1] in inodes for link in links if "socket" in str(link))
+
+    assert connections() == 0
+    assert wait_stored(backend, run(send, "send_another", 3, 4))["result"] == 7
+    assert connections() > 0
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_early_and_late_acknowledgement(
+    is_late: bool, start_pool: PetioleStarter, send: Callable[..., AsyncResult], broker: redis.Redis
+) -> None:
+    worker = start_pool(1)
+    result = send("late" if is_late else "sleep", 1)
+    worker.wait_log(rf"\[{result.id}\] received")
+    wait_for(lambda: len(descendants(worker.pid)) == 2, 10)
+    if is_late:
+        assert broker.hlen("unacked") == 1
+        assert result.get(timeout=10) == "slept"
+        wait_settled(broker)
+    else:
+        wait_settled(broker)
+        assert not result.ready()
+        assert result.get(timeout=10) == "slept"
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag", "kinds"),
+    [
+        ("task_acks_on_failure_or_timeout", True, (0, 0)),
+        ("task_acks_on_failure_or_timeout", False, (1, 0)),
+        ("task_acks_on_timeout", False, (1, 0)),
+        ("task_acks_on_failure", False, (0, 0)),
+    ],
+)
+def test_split_forms_of_late_acknowledgement(
+    setting: str,
+    flag: bool,
+    kinds: tuple[int, int],
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+) -> None:
+    """A late task that ran out of time comes back only if it is not to be acknowledged then."""
+    worker = start_pool(1, task_acks_late=True, **{setting: flag})
+    limited = send("late", 60)
+    wait_stored(backend, limited.id, ("FAILURE",))
+    if kinds[0]:
+        worker.wait_log(rf"\[{limited.id}\] received", count=2)
+        limited.revoke()
+        broker.delete(QUEUE)
+    failed = send("add", 1, "x")
+    wait_stored(backend, failed.id, ("FAILURE",))
+    wait_settled(broker, 20)
+    assert worker.log_count(rf"\[{failed.id}\] received") == 1
+
+
+@pytest.mark.parametrize("source", ["setting", "option", "task"])
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_where_time_limits_come_from(
+    kind: str,
+    source: str,
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+) -> None:
+    name = "time_limit" if kind == "hard" else "soft_time_limit"
+    settings: dict[str, Any] = {}
+    arguments: tuple[str, ...] = ()
+    if source == "setting":
+        settings = {f"task_{name}": 1}
+    elif source == "option":
+        arguments = (f"--{name.replace('_', '-')}", "1")
+    else:
+        settings = {"tasks": {"pool_app.sleep": {"executor": "process", name: 1}}}
+    start_pool(1, *arguments, **settings)
+    document = wait_stored(backend, send("sleep", 60).id)
+    expected = "TimeLimitExceeded" if kind == "hard" else "SoftTimeLimitExceeded"
+    assert document["result"]["exc_type"] == expected
+
+
+def test_limits_of_processes_by_settings(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    start_pool(1, worker_max_tasks_per_child=2, worker_max_memory_per_child=200_000)
+    pids = [run(send, "who")["pid"] for _ in range(3)]
+    assert pids[0] == pids[1] != pids[2]
+    assert run(send, "keep", 300 * MIB) == pids[2]
+    assert run(send, "who")["pid"] != pids[2]
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet", "solo"])
+def test_pools_that_are_no_processes(
+    pool: str, start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(2, "-P", pool)
+    assert run(send, "add", 1, 2) == 3
+    assert worker.log_count(rf"WARNING/.*-P {pool}: tasks of the app run .*-P prefork") == 1
+
+
+def test_autoscale(start_pool: PetioleStarter, send: Callable[..., AsyncResult]) -> None:
+    worker = start_pool(1, "--autoscale=3,1")
+    for result in [send("sleep", 0.5) for _ in range(6)]:
+        result.get(timeout=20)
+    assert len(descendants(worker.pid)) == 4
+    assert worker.log_count("WARNING/.*--autoscale: up to 3 Python processes") == 1

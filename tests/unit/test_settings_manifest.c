@@ -193,6 +193,15 @@ static void test_options_that_come_from_settings(void **state)
     assert_false(find(settings, "filled")->acks_late);
     assert_true(find(settings, "filled")->time_limit_s == 7);
     assert_true(find(settings, "own")->time_limit_s == 5);
+    /* The two forms have the value of acks_on_failure_or_timeout when nothing else is said. */
+    set_file(fixture, "task_acks_on_timeout: false\n");
+    settings = load_ok(fixture, "{'v': 1, 'tasks': {'filled': {'acks_on_failure': true,"
+                                " 'acks_on_timeout': true, 'acks_on_failure_or_timeout': true},"
+                                " 'own': {'acks_on_failure': false, 'acks_on_timeout': false,"
+                                " 'acks_on_failure_or_timeout': false}}}");
+    assert_true(find(settings, "filled")->acks_on_failure);
+    assert_false(find(settings, "filled")->acks_on_timeout);
+    assert_false(find(settings, "own")->acks_on_failure);
 }
 
 static void test_rows_of_the_file_win(void **state)
