@@ -1,5 +1,7 @@
 #include "base/yaml_json.h"
 
+#include "base/map.h"
+
 static struct yaml *read_value(struct json value, struct arena *arena, int depth,
                                struct error *reterr);
 
@@ -41,9 +43,29 @@ static struct yaml *read_array(struct json value, struct arena *arena, int depth
     return node;
 }
 
+static bool has_unique_keys(struct json object, struct error *reterr)
+{
+    struct map *seen = map_new();
+    struct json_walk walk = json_walk(object);
+    struct bytes raw;
+    struct json member;
+    bool ok = true;
+    while (ok && json_next_member(&walk, &raw, &member)) {
+        /* "a" and "\u0061" are one key, and nobody writes the second one. */
+        ok = !map_set(seen, raw, seen)
+             || error_set(reterr, ERROR_INVALID, "the key \"%.*s\" is there twice",
+                          (int)(raw.length < 64 ? raw.length : 64), raw.data);
+    }
+    map_free(&seen);
+    return ok;
+}
+
 static struct yaml *read_object(struct json value, struct arena *arena, int depth,
                                 struct error *reterr)
 {
+    if (!has_unique_keys(value, reterr)) {
+        return NULL;
+    }
     struct yaml *node = add_node(arena, YAML_MAPPING);
     node->entries = arena_alloc(arena, (json_count(value) + 1) * sizeof(struct yaml_entry));
     struct json_walk walk = json_walk(value);
@@ -91,4 +113,9 @@ static struct yaml *read_value(struct json value, struct arena *arena, int depth
 const struct yaml *yaml_json_tree(struct json value, struct arena *arena, struct error *reterr)
 {
     return read_value(value, arena, 0, reterr);
+}
+
+bool yaml_json_check_keys(struct json object, struct error *reterr)
+{
+    return object.type != JSON_TYPE_OBJECT || has_unique_keys(object, reterr);
 }

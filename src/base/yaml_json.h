@@ -10,8 +10,11 @@
 
 /* A copy of `value`, which json_parse has checked, in `arena`: strings as quoted scalars, numbers,
  * true, false and null as plain ones, all on line 1. Returns NULL with INVALID when it is nested
- * deeper than YAML_MAX_DEPTH or a string has a NUL character. Of members with the same key all are
- * kept. */
+ * deeper than YAML_MAX_DEPTH, a string has a NUL character or an object has a key twice. */
 const struct yaml *yaml_json_tree(struct json value, struct arena *arena, struct error *reterr);
+
+/* Whether no key of `object`, as it is written, is there twice; else INVALID names it. What is no
+ * object has no keys. */
+bool yaml_json_check_keys(struct json object, struct error *reterr) MUST_CHECK;
 
 #endif

@@ -56,6 +56,19 @@ static bool check_type(const struct settings_manifest *manifest, enum key key, s
                                                      : "a single value");
 }
 
+/* Two members of one name: nobody could tell which one counts. */
+static bool check_keys(const struct settings_manifest *manifest, struct json document,
+                       struct error *reterr)
+{
+    if (!yaml_json_check_keys(document, reterr)) {
+        return error_wrap(reterr, "%s", manifest->origin);
+    }
+    if (!yaml_json_check_keys(manifest->tasks, reterr)) {
+        return error_wrap(reterr, "%s: tasks", manifest->origin);
+    }
+    return true;
+}
+
 static bool check_tasks(const struct settings_manifest *manifest, struct error *reterr)
 {
     struct json_walk walk = json_walk(manifest->tasks);
@@ -135,7 +148,7 @@ bool settings_manifest_read(struct settings *settings, const struct settings_sou
         || !check_type(&manifest, KEY_TASKS, manifest.tasks, JSON_TYPE_OBJECT, reterr)
         || !check_type(&manifest, KEY_ROUTES, manifest.routes, JSON_TYPE_ARRAY, reterr)
         || !check_type(&manifest, KEY_WARNINGS, members[KEY_WARNINGS], JSON_TYPE_ARRAY, reterr)
-        || !check_tasks(&manifest, reterr)
+        || !check_keys(&manifest, document, reterr) || !check_tasks(&manifest, reterr)
         || !read_settings(settings, &manifest, members[KEY_SETTINGS], reterr)) {
         return false;
     }
