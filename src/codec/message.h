@@ -65,8 +65,9 @@ struct message {
     double expires_wall_s;
     struct bytes content_type;
     struct bytes content_encoding;
-    struct bytes body; /* decompressed, serialized; set by message_open_body */
-    struct json args;  /* set by message_open_body for JSON bodies; JSON_TYPE_ABSENT before */
+    struct bytes body;        /* decompressed, serialized; set by message_open_body */
+    struct bytes compression; /* of a body that only Kombu can decompress; else empty */
+    struct json args; /* set by message_open_body for JSON bodies; JSON_TYPE_ABSENT before */
     struct json kwargs;
     struct json callbacks; /* of embed; JSON_TYPE_ABSENT or JSON_TYPE_NULL when none */
     struct json errbacks;
@@ -90,7 +91,8 @@ enum message_fault message_read(const struct delivery *delivery, const struct me
 
 /* Decompresses and parses the body: sets body, args, kwargs and the members of embed. Only JSON is
  * opened; of another content type that `rules` accepts body alone is set, and message_is_open tells
- * so. One that they do not accept is refused as Kombu refuses it. */
+ * so; the same holds for a body whose compression is Kombu's and none of zlib's. One that they do not
+ * accept is refused as Kombu refuses it. */
 enum message_fault message_open_body(const struct delivery *delivery,
                                      const struct message_rules *rules, struct message *message,
                                      struct error *reterr);

@@ -55,13 +55,13 @@ static enum message_fault check_content_type(const struct delivery *delivery,
     struct bytes content_type = delivery->content_type;
     struct bytes shown = content_type.length > 0 ? content_type : BYTES("null");
     const char *name = short_name_of(content_type);
-    if (!is_accepted(content_type, rules->accept)) {
-        (void)error_set(reterr, ERROR_REFUSED,
-                        "Refusing to deserialize untrusted content of type %s%s%.*s%s",
-                        name ? name : "", name ? " (" : "", BYTES_FORMAT(shown), name ? ")" : "");
-        return MESSAGE_INVALID;
+    if (is_accepted(content_type, rules->accept)) {
+        return MESSAGE_FINE;
     }
-    return MESSAGE_FINE;
+    (void)error_set(reterr, ERROR_REFUSED,
+                    "Refusing to deserialize untrusted content of type %s%s%.*s%s",
+                    name ? name : "", name ? " (" : "", BYTES_FORMAT(shown), name ? ")" : "");
+    return MESSAGE_INVALID;
 }
 
 /* Compression */
@@ -291,14 +291,23 @@ enum message_fault message_body_open(const struct delivery *delivery,
 {
     struct bytes plain;
     struct json value;
-    if (!decompress(delivery, rules->max_body_bytes, &plain, reterr)) {
-        return MESSAGE_UNDECODABLE;
+    struct error inner = {0};
+    if (!decompress(delivery, rules->max_body_bytes, &plain, &inner)) {
+        bool is_left = inner.kind == ERROR_UNSUPPORTED
+                       && delivery->body.length <= rules->max_body_bytes
+                       && json_text(json_get(delivery->headers, "compression"), delivery->arena,
+                                    &message->compression);
+        if (!is_left) {
+            (void)error_set(reterr, inner.kind, "%s", inner.message);
+            return MESSAGE_UNDECODABLE;
+        }
+        plain = delivery->body;
     }
     enum message_fault fault = check_content_type(delivery, rules, reterr);
     if (fault != MESSAGE_FINE) {
         return fault;
     }
-    if (!is_json_type(delivery->content_type)) {
+    if (message->compression.length > 0 || !is_json_type(delivery->content_type)) {
         message->body = plain;
         return MESSAGE_FINE;
     }

@@ -31,5 +31,9 @@ void process_request_append(struct buffer *buffer, const struct message *message
     json_append_string(buffer, message->exchange);
     append_text(buffer, "routing_key", message->queue);
     append_property(buffer, message, "priority");
-    (void)buffer_format(buffer, ", \"redelivered\": %s}}", message->redelivered ? "true" : "false");
+    (void)buffer_format(buffer, ", \"redelivered\": %s}", message->redelivered ? "true" : "false");
+    if (message->compression.length > 0) {
+        append_text(buffer, PROCESS_REQUEST_COMPRESSION, message->compression);
+    }
+    (void)buffer_append_byte(buffer, '}');
 }

@@ -8,6 +8,9 @@
 
 #include "codec/message.h"
 
+/* The member that names the compression of a body which Python is to decompress; not for the task. */
+#define PROCESS_REQUEST_COMPRESSION "petiole_compression"
+
 /* Appends one JSON object. */
 void process_request_append(struct buffer *buffer, const struct message *message,
                             const char *hostname);

@@ -155,6 +155,13 @@ static enum message_fault open_body(const struct pipeline *pipeline, struct requ
     if (fault != MESSAGE_FINE || message_is_open(message) || executor->ops->is_tracing) {
         return fault;
     }
+    if (message->compression.length > 0) {
+        (void)error_set(reterr, ERROR_UNSUPPORTED,
+                        "compression %.*s cannot be read by executor %s; let the client use gzip, "
+                        "or run the task by executor process",
+                        BYTES_FORMAT(message->compression), executor->ops->name);
+        return MESSAGE_UNDECODABLE;
+    }
     (void)error_set(reterr, ERROR_UNSUPPORTED,
                     "content of type %.*s cannot be read by executor %s; let the client send json, "
                     "or run the task by executor process",

@@ -50,11 +50,25 @@ static void test_what_is_missing_is_null(void **state)
         "\"routing_key\": \"q\", \"priority\": null, \"redelivered\": false}}");
 }
 
+static void test_compression_that_python_is_to_undo(void **state)
+{
+    (void)state;
+    struct message message = {.queue = BYTES("q"), .compression = BYTES("application/x-bz2")};
+    assert_true(json_parse(BYTES("{\"id\": \"i\"}"), &message.headers, NULL));
+    assert_request(
+        &message,
+        "{\"id\": \"i\", \"properties\": {}, \"reply_to\": null, \"correlation_id\": null, "
+        "\"hostname\": \"celery@host\", \"delivery_info\": {\"exchange\": \"\", "
+        "\"routing_key\": \"q\", \"priority\": null, \"redelivered\": false}, "
+        "\"petiole_compression\": \"application/x-bz2\"}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adds_what_celerys_worker_adds),
         cmocka_unit_test(test_what_is_missing_is_null),
+        cmocka_unit_test(test_compression_that_python_is_to_undo),
     };
     return cmocka_run_group_tests_name("process_request", tests, NULL, NULL);
 }

@@ -147,11 +147,13 @@ class Child:
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
         try:
+            fields = _tracing.parse_request(request)
+            body = _tracing.unpack(body, fields)
             ending = _tracing.run(
                 self._app,
                 name.decode(),
                 self._task_id,
-                _tracing.parse_request(request),
+                fields,
                 _tracing.decode(body, content_type.decode(), content_encoding.decode()),
             )
         except Exception as error:
@@ -177,8 +179,11 @@ class Child:
         self._task_id = task_id.decode()
         is_told = True
         try:
-            opened = _tracing.try_decode(body, content_type.decode(), content_encoding.decode())
-            fields = _tracing.full_request(_tracing.parse_request(request), opened)
+            fields = _tracing.parse_request(request)
+            opened = _tracing.try_decode(
+                body, content_type.decode(), content_encoding.decode(), fields
+            )
+            fields = _tracing.full_request(fields, opened)
             module.conclude(self._app, name.decode(), self._task_id, fields, text)
         except Exception:
             logging.getLogger("petiole.pool").exception("the end of a task cannot be told")

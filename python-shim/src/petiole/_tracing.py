@@ -18,6 +18,7 @@ from celery._state import task_join_will_block
 from celery.app.utils import find_app
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import NotRegistered, Reject
+from kombu.compression import decompress
 from kombu.serialization import loads, prepare_accept_content
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "socket"})
@@ -228,6 +229,17 @@ class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
             self._petiole_ending = None
 
 
+def unpack(body: bytes, request: dict[str, Any]) -> bytes:
+    """Return the decompressed body, and take out of the request what says that it is not.
+
+    Raises:
+        Exception: It is broken, or this Python cannot decompress it.
+    """
+    method = request.pop("petiole_compression", None)
+    unpacked: bytes = decompress(body, method) if method else body
+    return unpacked
+
+
 def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, Any, Any]:
     """Return args, kwargs and embed of a body whose content type the worker has accepted.
 
@@ -240,10 +252,12 @@ def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, 
     return args, kwargs, embed
 
 
-def try_decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, Any, Any]:
-    """Return what `decode` returns, and nothing of a body that cannot be read."""
+def try_decode(
+    body: bytes, content_type: str, content_encoding: str, request: dict[str, Any]
+) -> tuple[Any, Any, Any]:
+    """Return what `unpack` and `decode` return, and nothing of a body that cannot be read."""
     try:
-        return decode(body, content_type, content_encoding)
+        return decode(unpack(body, request), content_type, content_encoding)
     except Exception:
         return (), {}, None
 
