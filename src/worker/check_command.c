@@ -19,6 +19,7 @@ struct checker {
     struct arena *arena;
     struct loop *loop;
     int failure_count;
+    bool has_noted_process; /* that tasks of the app are not run */
 };
 
 /* One line about one thing. */
@@ -110,13 +111,23 @@ static void check_native(struct checker *checker, const struct plugin_set *plugi
            ok ? "native" : "executor native, but no plugin has it");
 }
 
-/* The app's own tasks were counted already. */
+/* The app's own tasks were counted already; without Python they are another worker's. */
 static void check_process(struct checker *checker, const struct task_type *type)
 {
+    const char *python = manifest_python(checker->environment, checker->arena);
+    const char *obstacle = manifest_obstacle(checker->options, python);
     if (type->is_exact) {
+        if (obstacle && !checker->has_noted_process) {
+            (void)printf(
+                "note %-14s tasks of the app that no row of `tasks` names are not run here: "
+                "%s\n",
+                "task", obstacle);
+            checker->has_noted_process = true;
+        }
         return;
     }
-    report(checker, true, "task", "%s: in a Python process", type->pattern);
+    report(checker, !obstacle, "task", "%s: %s", type->pattern,
+           obstacle ? obstacle : arena_format(checker->arena, "in a Python process (%s)", python));
 }
 
 static void check_tasks(struct checker *checker, const struct plugin_set *plugins)

@@ -32,6 +32,14 @@ const char *manifest_python(char *const *environment, struct arena *arena)
                               arena);
 }
 
+const char *manifest_obstacle(const struct options *options, const char *python)
+{
+    if (!options->app) {
+        return "the Celery app is not named: give it as -A";
+    }
+    return python ? NULL : "there is no Python: set PETIOLE_PYTHON";
+}
+
 static bool read_file(struct manifest *manifest, const char *path, struct error *reterr)
 {
     FILE *file = fopen(path, "re");

@@ -36,4 +36,8 @@ void manifest_fini(struct manifest *manifest);
  * `arena`; NULL when there is none. Blocks. */
 const char *manifest_python(char *const *environment, struct arena *arena);
 
+/* Why there can be no Python processes with the app of `options`; NULL: there can. `python` is what
+ * manifest_python returned. */
+const char *manifest_obstacle(const struct options *options, const char *python);
+
 #endif

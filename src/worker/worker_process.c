@@ -80,15 +80,6 @@ static char *const *arguments_of(const struct worker *worker, const char *progra
     return copy;
 }
 
-/* Why there can be no pool; NULL: there can. */
-static const char *missing(const struct worker *worker, const char *program)
-{
-    if (!worker->options->app) {
-        return "the Celery app is not named: give it as -A";
-    }
-    return program ? NULL : "there is no Python: set PETIOLE_PYTHON";
-}
-
 static size_t process_count(const struct settings *settings)
 {
     return strcmp(settings->worker_pool, "solo") == 0 ? 1 : (size_t)settings->worker_concurrency;
@@ -99,13 +90,13 @@ bool worker_process_build(struct worker *worker, struct executor **ret_executor,
 {
     const struct settings *settings = worker->settings;
     const char *program = manifest_python(environ, worker->arena);
-    const char *reason = missing(worker, program);
+    const char *reason = manifest_obstacle(worker->options, program);
     *ret_executor = NULL;
     if (reason && is_asked_for(worker)) {
         return error_set(reterr, ERROR_INVALID, "tasks: executor process: %s", reason);
     }
     if (reason) {
-        log_write(LOG_WARNING, "Tasks of the %s that no row of `tasks` names are not run here: %s.",
+        log_write(LOG_WARNING, "Tasks of %s that no row of `tasks` names are not run here: %s.",
                   settings->manifest_origin, reason);
         return true;
     }

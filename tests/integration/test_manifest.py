@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from helpers import wait_stored
 from petiole_worker import TENANT, TOP, PetioleWorker, petiole_binary, run_petiole, sample_plugin
 from program import Program, clean_environment
 from python_env import ensure
@@ -148,6 +149,44 @@ def test_manifest_needs_no_python(project: Path, tmp_path: Path, redis_server: R
         assert done.stderr == ""
         assert f"broker         {redis_server.url(0)}" in done.stdout
         assert "Python" not in done.stdout
+
+
+def test_worker_with_a_manifest_and_no_python(
+    project: Path,
+    tmp_path: Path,
+    start_petiole: Callable[..., PetioleWorker],
+    client: Celery,
+    backend: redis.Redis,
+) -> None:
+    """Native tasks run with the app's options; those that need Python are told, once."""
+    path = tmp_path / "manifest.json"
+    made = subprocess.run(
+        [sys.executable, "-m", "petiole.manifest", "-A", "proj", "-I", "more"],
+        cwd=project,
+        env=clean_environment(python()),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    path.write_text(made.stdout)
+    worker = start_petiole(
+        global_arguments=("--manifest", str(path)),
+        environment={"PATH": "/nonexistent"},
+    )
+    result = client.send_task(ADD, (1, 2))
+    assert result.get(timeout=10) == 3
+    assert 4300 <= backend.ttl(f"celery-task-meta-{result.id}") <= 4321
+    assert worker.log_count("WARNING.*Tasks of .*manifest.json that no row") == 1
+    missing = client.send_task("more.task")
+    worker.wait_log("Received unregistered task of type 'more.task'")
+    assert wait_stored(backend, missing.id)["result"]["exc_type"] == "NotRegistered"
+    checked = run_petiole(
+        "--manifest",
+        str(path),
+        "check",
+        environment={**native(tmp_path), "PATH": "/nonexistent"},
+    )
+    assert checked.stdout.count("no row of `tasks` names are not run here") == 1
 
 
 def test_credentials_come_from_elsewhere(

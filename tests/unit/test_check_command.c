@@ -123,7 +123,7 @@ static void test_every_fault_has_its_line(void **state)
     check_line(fixture, "FAIL plugin         ");
     check_line(fixture, "FAIL task           a: ");
     check_line(fixture, "FAIL task           b: executor native, but no plugin has it");
-    check_line(fixture, "ok   task           c: in a Python process");
+    check_line(fixture, "FAIL task           c: the Celery app is not named: give it as -A");
     check_line(fixture, "FAIL broker         redis://127.0.0.1:");
     check_line(fixture, "FAIL results        redis://127.0.0.1:");
 }
