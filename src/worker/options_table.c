@@ -150,9 +150,11 @@ static const char program_help[] =
 static const char worker_help[] =
     "Usage: petiole [OPTIONS] worker [WORKER OPTIONS]\n\n"
     "  Start a worker: take tasks from the broker and run them as the section `tasks` of the\n"
-    "  settings says. Celery's options keep their names; those that mean nothing here are accepted\n"
-    "  with a warning. Each option has Celery's environment variable, as CELERY_WORKER_CONCURRENCY,\n"
-    "  and each setting has one, as PETIOLE_KUBERNETES_MAX_JOBS.\n\n"
+    "  settings says; those of the app that it does not name run in Python processes. Celery's\n"
+    "  options keep their names; those that mean nothing here are accepted with a warning. Each\n"
+    "  option has Celery's environment variable, as CELERY_WORKER_CONCURRENCY, and each setting has\n"
+    "  one, as PETIOLE_KUBERNETES_MAX_JOBS.\n\n"
+    "  petiole -A proj worker -l INFO -Q celery -c 4\n"
     "  petiole -b redis://redis:6379/0 --config petiole.yaml worker -l INFO -Q tenant-user\n\n"
     "Worker options:\n";
 
