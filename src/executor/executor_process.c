@@ -123,6 +123,20 @@ static void pass_soft_limit(struct process_run *run)
     arm_limit(run);
 }
 
+/* celery/worker/request.py: Request.on_failure: what came after the success is no failure of it. */
+static void succeed(const struct process_run *run, const char *what, struct outcome *ret_outcome)
+{
+    const struct message *message = &run->request->message;
+    executor_process_notice(
+        run->executor, LOG_WARNING, "Task %.*s[%.*s] succeeded before the worker was lost: %s",
+        BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id), what);
+    *ret_outcome = (struct outcome){
+        .kind = OUTCOME_SUCCESS,
+        .is_told = true,
+        .document = run->document,
+    };
+}
+
 static void pass_hard_limit(struct process_run *run)
 {
     struct outcome outcome;
@@ -130,6 +144,9 @@ static void pass_hard_limit(struct process_run *run)
     double limit_s = executor_hard_limit_s(run->request);
     notice_limit(run, LOG_ERROR, "Hard", limit_s);
     executor_timed_out(run->request->arena, limit_s, &outcome);
+    if (run->has_succeeded) {
+        succeed(run, "its handlers ran into the hard time limit", &outcome);
+    }
     outcome.runtime_s = (double)(loop_now_ms(run->executor->loop) - run->accepted_ms) / MS_PER_S;
     slot->run = NULL;
     run->slot = NULL;
@@ -274,6 +291,10 @@ void executor_process_lost(struct process_run *run, int code)
     }
     if (run->is_conclusion) {
         outcome = (struct outcome){.kind = OUTCOME_IGNORE};
+    } else if (run->has_succeeded) {
+        char how[EXECUTOR_PROCESS_END_SIZE];
+        executor_process_describe_end(code, how);
+        succeed(run, how, &outcome);
     } else if (run->end == PROCESS_RUN_IS_REVOKED) {
         executor_revoked(arena, "terminated", &outcome);
     } else {

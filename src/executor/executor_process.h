@@ -13,8 +13,8 @@
  *   TimeLimitExceeded is reported, and the process' group gets SIGTERM, and SIGKILL 0.1 s later
  *   (billiard/pool.py: TimeoutHandler). Both count from ACCEPTED.
  * - cancel sends the signal to the process' group: REVOKED when it ends of it, within ten seconds.
- * - A process that ends by itself leaves LOST with WorkerLostError; before ACCEPTED the task goes to
- *   another one.
+ * - A process that ends by itself leaves LOST with WorkerLostError, or the success that it has told
+ *   (ENDED); before ACCEPTED the task goes to another one.
  * - A process is replaced after max_tasks_per_child tasks, and after a task that left it with more
  *   than max_memory_per_child_kib.
  * - What follows from an end that the worker has made itself (conclude) is done by the next process

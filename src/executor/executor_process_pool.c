@@ -307,6 +307,16 @@ static void on_state(void *context, const struct process_frame_state *state)
     }
 }
 
+static void on_succeeded(void *context, struct bytes document)
+{
+    struct process_slot *slot = context;
+    struct process_run *run = slot->run;
+    if (run && run->is_accepted && !run->is_conclusion) {
+        run->has_succeeded = true;
+        run->document = arena_copy(run->request->arena, document);
+    }
+}
+
 static void on_done(void *context, const struct process_frame_done *done)
 {
     struct process_slot *slot = context;
@@ -358,6 +368,7 @@ static const struct process_child_events child_events = {
     .on_ready = on_ready,
     .on_accepted = on_accepted,
     .on_state = on_state,
+    .on_succeeded = on_succeeded,
     .on_done = on_done,
     .on_line = on_line,
     .on_closed = on_closed,

@@ -54,6 +54,8 @@ struct process_run {
     int64_t soft_limit_ms; /* 0: none, or passed */
     int64_t hard_limit_ms;
     enum process_run_end end;
+    bool has_succeeded;     /* whatever becomes of its process */
+    struct bytes document;  /* of the success; empty: nothing is stored */
     struct outcome outcome; /* of an early one */
     bool is_conclusion;     /* an end is told to a process, instead of a task */
     struct bytes ending;    /* of a conclusion */

@@ -55,6 +55,12 @@ static bool tell(struct process_child *child, const struct process_frame *frame)
         }
         child->events->on_state(child->context, &read.state);
         return true;
+    case PROCESS_FRAME_ENDED:
+        if (!process_frame_read_ended(frame->payload, &read.text)) {
+            return false;
+        }
+        child->events->on_succeeded(child->context, read.text);
+        return true;
     case PROCESS_FRAME_DONE:
         if (!process_frame_read_done(frame->payload, &read.done)) {
             return false;

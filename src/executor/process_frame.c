@@ -128,6 +128,11 @@ bool process_frame_read_done(struct bytes payload, struct process_frame_done *re
            && payload.length == 0;
 }
 
+bool process_frame_read_ended(struct bytes payload, struct bytes *ret_document)
+{
+    return take_text(&payload, ret_document) && payload.length == 0;
+}
+
 bool process_frame_read_log(struct bytes payload, int *ret_level, struct bytes *ret_text)
 {
     unsigned level = 0;

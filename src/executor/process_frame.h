@@ -23,6 +23,7 @@ enum process_frame_kind {
     PROCESS_FRAME_STATE,
     PROCESS_FRAME_DONE,
     PROCESS_FRAME_LOG,
+    PROCESS_FRAME_ENDED,
 };
 
 enum process_frame_outcome {
@@ -83,6 +84,8 @@ enum process_frame_status process_frame_take(struct bytes *input, struct process
 bool process_frame_read_ready(struct bytes payload, int *ret_pid) MUST_CHECK;
 bool process_frame_read_state(struct bytes payload, struct process_frame_state *ret) MUST_CHECK;
 bool process_frame_read_done(struct bytes payload, struct process_frame_done *ret) MUST_CHECK;
+
+bool process_frame_read_ended(struct bytes payload, struct bytes *ret_document) MUST_CHECK;
 
 /* `ret_level` as in log.h. */
 bool process_frame_read_log(struct bytes payload, int *ret_level,

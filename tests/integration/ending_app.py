@@ -73,6 +73,20 @@ def refuse(*_: Any) -> None:
     raise Reject("no", requeue=False)
 
 
+class Fatal(Task):
+    """A task whose process does not survive its success."""
+
+    def on_success(self, *_: Any) -> None:
+        """End the process."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=Fatal, acks_late=True, reject_on_worker_lost=True)
+def succeed_and_die(x: int) -> int:
+    """Return, and end the process."""
+    return x
+
+
 @app.task
 def on_error(task_id: str) -> None:
     """Be an errback that is a task."""

@@ -273,6 +273,20 @@ def test_a_process_that_dies_of_an_errback(start: Callable[..., Scene]) -> None:
     assert scene.result(scene.send(scene.task("add", 1, 2)))["result"] == 3
 
 
+def test_a_process_that_dies_after_the_success(start: Callable[..., Scene]) -> None:
+    """The task has succeeded: it is not run again, its chain goes on, and no errback is called."""
+    scene = start("petiole")
+    task = scene.task("succeed_and_die", 1)
+    task.link_error(scene.task("on_error"))
+    first, second = scene.send_chain(task, scene.task("add", 2))
+    assert scene.result(first)["result"] == 1
+    assert scene.result(second)["result"] == 3
+    scene.worker.wait_log(rf"WARNING/.*\[{first}\] succeeded before the worker was lost: signal 9")
+    wait_settled(scene.broker)
+    assert scene.worker.log_count(rf"\[{first}\] received") == 1
+    assert not scene.broker.exists("notes")
+
+
 def test_the_last_process_of_a_worker_that_stops(start: Callable[..., Scene]) -> None:
     """A task that ends by its limit while a worker stops fails its chord, too."""
     scene = start("petiole", 2)

@@ -34,6 +34,16 @@ static void test_takes_one_frame_after_the_other(void **state)
     assert_int_equal(input.length, 4);
 }
 
+static void test_reads_ended(void **state)
+{
+    (void)state;
+    struct bytes text;
+    assert_true(process_frame_read_ended(BYTES(TEXT_ABC), &text));
+    assert_true(bytes_equal(text, BYTES("abc")));
+    assert_false(process_frame_read_ended(BYTES(TEXT_ABC "x"), &text));
+    assert_false(process_frame_read_ended(BYTES("\3\0\0\0ab"), &text));
+}
+
 static void test_a_length_beyond_all_is_broken(void **state)
 {
     (void)state;
@@ -141,6 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_takes_one_frame_after_the_other),
         cmocka_unit_test(test_a_length_beyond_all_is_broken),
+        cmocka_unit_test(test_reads_ended),
         cmocka_unit_test(test_reads_done),
         cmocka_unit_test(test_refuses_what_is_no_done),
         cmocka_unit_test(test_reads_states_and_lines),

@@ -72,6 +72,7 @@ class Child:
         self._hostname = hostname
         self._channel = _frames.Channel(peer)
         self._task_id: str | None = None
+        self._name = ""
         self._document: tuple[str, bytes] = ("", b"")
         self._is_due = False
 
@@ -107,6 +108,8 @@ class Child:
         """
         if is_end and task_id == self._task_id:
             former, self._document = self._document, (state, document)
+            if state == states.SUCCESS and _tracing.has_handlers_of_success(self._app, self._name):
+                self._channel.send(_frames.ENDED, _frames.text(document))
             if not former[1]:
                 return
             state, document = former  # not the end after all, such as when a handler raises
@@ -146,12 +149,13 @@ class Child:
         self._document = ("", b"")
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
+        self._name = name.decode()
         try:
             fields = _tracing.parse_request(request)
             body = _tracing.unpack(body, fields)
             ending = _tracing.run(
                 self._app,
-                name.decode(),
+                self._name,
                 self._task_id,
                 fields,
                 _tracing.decode(body, content_type.decode(), content_encoding.decode()),

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Protocol
 
-from celery import states
+from celery import signals, states
 from celery._state import task_join_will_block
+from celery.app.trace import task_has_custom
 from celery.app.utils import find_app
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import NotRegistered, Reject
@@ -227,6 +228,17 @@ class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
             return super().mark_as_retry(task_id, *args, **kwargs)
         finally:
             self._petiole_ending = None
+
+
+def has_handlers_of_success(app: Any, name: str) -> bool:
+    """Return whether code of the app runs between the success of a task and its end."""
+    task = app.tasks.get(name)
+    return bool(
+        signals.task_success.receivers
+        or signals.task_postrun.receivers
+        or task_has_custom(task, "on_success")
+        or task_has_custom(task, "after_return")
+    )
 
 
 def unpack(body: bytes, request: dict[str, Any]) -> bytes:
