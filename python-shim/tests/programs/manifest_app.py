@@ -38,6 +38,9 @@ app.conf.update(
     ),
     petiole_tenant_header="team",
     worker_pool="gevent",
+    worker_consumer="own.worker:Consumer",
+    worker_autoscaler="own.worker:Autoscaler",
+    worker_timer="own.worker:Timer",
 )
 
 
@@ -61,11 +64,29 @@ class ExpectedError(Exception):
 
 
 app.steps["consumer"].add(Step)
+app.steps["worker"].add(Step)
+app.user_options["worker"].add(object())
 
 
 @signals.worker_ready.connect
 def on_ready(**_):
     """Do what is not done."""
+
+
+def on_others(**_):
+    """Do what is not done, either."""
+
+
+for name in (
+    "celeryd_init",
+    "celeryd_after_setup",
+    "worker_init",
+    "worker_shutting_down",
+    "worker_shutdown",
+    "task_received",
+    "task_revoked",
+):
+    getattr(signals, name).connect(on_others)
 
 
 @signals.task_prerun.connect
