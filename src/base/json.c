@@ -45,12 +45,18 @@ static const unsigned char word_ends[256] = {
 /* The end of the string that starts at `position`. */
 static const unsigned char *skip_string(const unsigned char *position, const unsigned char *end)
 {
-    for (position++; position < end && *position != '"'; position++) {
-        if (*position == '\\') {
-            position++;
+    const unsigned char *begin = position + 1;
+    const unsigned char *quote = position;
+    while ((quote = memchr(quote + 1, '"', (size_t)(end - quote - 1))) != NULL) {
+        const unsigned char *escapes = quote;
+        while (escapes > begin && escapes[-1] == '\\') {
+            escapes--;
+        }
+        if ((quote - escapes) % 2 == 0) {
+            return quote + 1;
         }
     }
-    return position < end ? position + 1 : end;
+    return end;
 }
 
 /* The end of the container that starts at `position`. */

@@ -121,6 +121,19 @@ static void test_finds_members(void **state)
     assert_int_equal(json_at(list, 3).type, JSON_TYPE_ABSENT);
 }
 
+/* A quote ends its string unless an odd number of backslashes stands before it. */
+static void test_finds_the_ends_of_strings(void **state)
+{
+    (void)state;
+    struct json object =
+        parsed("{\"\": \"\\\\\", \"q\\\"\": [\"\\\\\\\"]\"], \"b\": \"\\\"}\", \"last\": 7}");
+    int64_t number = 0;
+    assert_true(json_int64(json_get(object, "last"), &number));
+    assert_int_equal(number, 7);
+    assert_int_equal(json_get(object, "").text.length, 4);
+    assert_int_equal(json_get(object, "b").text.length, 5);
+}
+
 static void test_unescapes_strings(void **state)
 {
     (void)state;
@@ -188,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_refuses_what_python_refuses),
         cmocka_unit_test(test_limits_nesting),
         cmocka_unit_test(test_finds_members),
+        cmocka_unit_test(test_finds_the_ends_of_strings),
         cmocka_unit_test(test_unescapes_strings),
         cmocka_unit_test(test_reads_numbers),
         cmocka_unit_test(test_writes_as_python_does),
