@@ -82,7 +82,7 @@ class Channel:
         self._pid = os.getpid()
         self._owner = 0
         self._deferred: list[bytes] = []
-        self._input = bytearray()
+        self._input = b""
 
     def is_own(self) -> bool:
         """Return whether this process may send: one that a task has forked may not."""
@@ -118,39 +118,41 @@ class Channel:
             OSError: The connection broke.
             ValueError: What came is no such frame.
         """
-        head = self._take(_head.size)
-        if head is None:
+        if not self._fill(_head.size):
             return None
-        length, kind = _head.unpack(head)
-        payload = self._take(length)
-        if payload is None:
+        length, kind = _head.unpack_from(self._input)
+        size = _head.size + length
+        if not self._fill(size):
             return None
         if kind not in _texts_of:
             raise ValueError(f"the worker sent a frame of kind {kind}")
-        return _split(payload, _texts_of[kind])
-
-    def _take(self, count: int) -> bytes | None:
-        """Return the next `count` bytes, or None at the end."""
         data = self._input
-        while len(data) < count:
-            piece = self._peer.recv(max(READ_BYTES, count - len(data)))
+        self._input = data[size:]
+        return _split(data, size, _texts_of[kind])
+
+    def _fill(self, count: int) -> bool:
+        """Wait until there are `count` bytes of input; return False at its end."""
+        missing = count - len(self._input)
+        pieces = [self._input]
+        while missing > 0:
+            piece = self._peer.recv(max(READ_BYTES, missing))
             if not piece:
-                return None
-            data += piece
-        taken = bytes(data[:count])
-        del data[:count]
-        return taken
+                return False
+            pieces.append(piece)
+            missing -= len(piece)
+        self._input = b"".join(pieces)
+        return True
 
 
-def _split(payload: bytes, count: int) -> list[bytes]:
-    """Return the `count` texts of a frame."""
+def _split(frame: bytes, size: int, count: int) -> list[bytes]:
+    """Return the `count` texts of the frame that `frame` begins with, in `size` bytes."""
     texts: list[bytes] = []
-    position = 0
-    while position < len(payload):
-        (length,) = _length.unpack_from(payload, position)
-        position += _length.size
-        texts.append(payload[position : position + length])
-        position += length
-    if position != len(payload) or len(texts) != count:
+    position = _head.size
+    while position < size:
+        (length,) = _length.unpack_from(frame, position)
+        begin = position + _length.size
+        position = begin + length
+        texts.append(frame[begin:position])
+    if position != size or len(texts) != count:
         raise ValueError("the worker sent a broken frame")
     return texts

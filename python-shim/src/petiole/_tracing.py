@@ -7,6 +7,7 @@ would write into a Redis backend goes to a `Store`, already encoded, and the wor
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -252,6 +253,11 @@ def unpack(body: bytes, request: dict[str, Any]) -> bytes:
     return unpacked
 
 
+@functools.lru_cache(maxsize=16)
+def _only(content_type: str) -> frozenset[str]:
+    return frozenset(prepare_accept_content([content_type]))
+
+
 def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, Any, Any]:
     """Return args, kwargs and embed of a body whose content type the worker has accepted.
 
@@ -259,8 +265,7 @@ def decode(body: bytes, content_type: str, content_encoding: str) -> tuple[Any, 
         DecodeError: It is not what its content type says.
         ValueError: It is not a sequence of three.
     """
-    accept = prepare_accept_content([content_type])
-    args, kwargs, embed = loads(body, content_type, content_encoding, accept=accept)
+    args, kwargs, embed = loads(body, content_type, content_encoding, accept=_only(content_type))
     return args, kwargs, embed
 
 
