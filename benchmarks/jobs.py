@@ -24,8 +24,9 @@ from cluster import Cluster
 from job_load import Admin, JobTally, add_pods, finish_jobs, jobs_path, post_jobs
 from kube_client import KubeClient
 from kubernetes_worker import KubernetesWorker, worker_kubeconfig
-from measure import META, OURS, RAW, SHARED, THREADS, Bench, Row, Scale, bench, family
+from measure import META, OURS, RAW, SHARED, THREADS, Bench, Row, Scale, bench
 from petiole_worker import TOP
+from process_family import family
 from program import Program, clean_environment
 from waiting import wait_for
 

@@ -25,6 +25,7 @@ from celery_worker import CeleryWorker
 from cluster import Cluster
 from latency_proxy import LatencyProxy
 from petiole_worker import TENANT, TOP, PetioleWorker
+from process_family import family
 from redis_server import RedisServer
 from waiting import wait_for
 
@@ -217,15 +218,6 @@ def throughput(scale: Scale) -> list[Row]:
                     row.add(name, rate(on, name, counts[name], prefetch))
         rows.append(row)
     return rows
-
-
-def family(pid: int) -> list[int]:
-    """Return `pid` and all processes below it."""
-    found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found
 
 
 def memory(pid: int, key: str) -> float:

@@ -6,11 +6,9 @@ processes, with results in Redis.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import uuid
-from pathlib import Path
 
 from celery_worker import APP_FOLDER, CeleryWorker, app_environment
 from measure import (
@@ -24,12 +22,11 @@ from measure import (
     after_tasks,
     bench,
     best_prefetch,
-    family,
 )
 from petiole_worker import TOP, PetioleWorker
+from process_family import processor_s
 from waiting import wait_for
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 OURS_TIMES = 5  # so many messages for one of prefork's, so that both run for about as long
 
 
@@ -56,24 +53,16 @@ def start(on: Bench, name: str, prefetch: int, idle_s: float = 0) -> PetioleWork
     )
 
 
-def cpu_s(pid: int) -> float:
-    """Return seconds of processor time of a worker and the processes below it that live."""
-    ticks = 0
-    for one in family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS_PER_S
-
-
 def load(on: Bench, name: str, count: int, prefetch: int) -> tuple[float, float]:
     """Return tasks per second, and processor seconds per task, after the first tenth."""
     ids = on.push(count)
     worker = start(on, name, prefetch)
     try:
         wait_for(lambda: on.backend.dbsize() >= count // 10, PATIENCE_S, "a tenth")
-        begun, done_then, used_then = time.perf_counter(), on.backend.dbsize(), cpu_s(worker.pid)
+        used_then = processor_s(worker.pid)
+        begun, done_then = time.perf_counter(), on.backend.dbsize()
         wait_for(lambda: on.backend.dbsize() >= count, PATIENCE_S, "all results")
-        elapsed_s, used_s = time.perf_counter() - begun, cpu_s(worker.pid) - used_then
+        elapsed_s, used_s = time.perf_counter() - begun, processor_s(worker.pid) - used_then
         on.check(ids)
     finally:
         worker.stop()

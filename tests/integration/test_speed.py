@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 import redis
 from celery import Celery
+from celery_worker import APP_FOLDER, CeleryWorker, app_environment
 from envelopes import copies, push, template
 from helpers import count_stored, new_ids, wait_settled
 from latency_proxy import LatencyProxy
-from petiole_worker import TENANT, PetioleWorker
+from petiole_worker import TENANT, TOP, PetioleWorker
+from process_family import processor_s
+from redis_server import RedisServer
 from waiting import wait_for
 
 pytestmark = [pytest.mark.petiole_only, pytest.mark.speed]
 COUNT = 12000
 LEAST_PER_S = 3000
+PYTHON_COUNT = 2000
+WARM_UP_COUNT = 200
+MOST_OF_PREFORK = 1 / 3  # of its processor time; a fifth on a machine that does nothing else
 
 
 def test_far_away_redis(
@@ -38,3 +45,59 @@ def test_far_away_redis(
     took = time.monotonic() - begin
     wait_settled(broker)
     assert COUNT / took >= LEAST_PER_S, f"{COUNT / took:.0f} tasks/s"
+
+
+def start_pool(
+    start_petiole: Callable[..., PetioleWorker], redis_server: RedisServer
+) -> PetioleWorker:
+    """Start a worker that runs the app of the tests in two processes."""
+    urls = {"broker_url": redis_server.url(0), "result_backend": redis_server.url(1)}
+    path = f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}"
+    return start_petiole(
+        settings={"plugins": [], "tasks": {"petiole.sample.*": {"executor": "process"}}},
+        global_arguments=("-A", "app"),
+        arguments=("-c", "2"),
+        environment={
+            **app_environment(urls),
+            "PETIOLE_PYTHON": sys.executable,
+            "PYTHONPATH": path,
+        },
+        log_level="WARNING",
+    )
+
+
+def start_prefork(start_program: Callable[..., CeleryWorker]) -> CeleryWorker:
+    """Start Celery's worker with the same app in as many processes."""
+    settings = {"worker_prefetch_multiplier": 32}
+    return start_program(CeleryWorker, settings=settings, concurrency=2, log_level="WARNING")
+
+
+def processor_s_per_task(
+    worker: PetioleWorker | CeleryWorker, client: Celery, broker: redis.Redis, backend: redis.Redis
+) -> float:
+    """Return what a no-op task takes of a worker whose processes are warm; stops the worker."""
+    pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
+    push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
+    wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
+    used_then = processor_s(worker.pid)
+    push(broker, TENANT, copies(pattern, new_ids(PYTHON_COUNT)))
+    wait_for(lambda: count_stored(backend) == WARM_UP_COUNT + PYTHON_COUNT, 60)
+    used = processor_s(worker.pid) - used_then
+    worker.stop()
+    backend.flushdb()
+    return used / PYTHON_COUNT
+
+
+def test_python_tasks_beside_prefork(
+    start_petiole: Callable[..., PetioleWorker],
+    start_program: Callable[..., CeleryWorker],
+    redis_server: RedisServer,
+    client: Celery,
+    broker: redis.Redis,
+    backend: redis.Redis,
+) -> None:
+    """A small task of an app takes a fraction of what it takes under Celery's own pool."""
+    prefork = processor_s_per_task(start_prefork(start_program), client, broker, backend)
+    ours = processor_s_per_task(start_pool(start_petiole, redis_server), client, broker, backend)
+    shown = f"{ours * 1e6:.0f} us a task, prefork {prefork * 1e6:.0f} us"
+    assert ours <= prefork * MOST_OF_PREFORK, shown
