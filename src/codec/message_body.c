@@ -222,24 +222,28 @@ static void append_member(struct buffer *out, const char *separator, const char 
     (void)buffer_append(out, json_is_unset(value) ? BYTES("null") : value.text);
 }
 
-static const struct json no_retries = {JSON_TYPE_NUMBER, {"0", 1}};
-static const struct json no_limits = {JSON_TYPE_ARRAY, {"[null, null]", 12}};
-
 /* The members of the body that are headers in protocol 2, then those of the message's own headers,
  * which win: of members with one name the last one counts. */
 static void append_headers(struct buffer *out, struct json old, struct json headers)
 {
-    static const char *const moved[] = {"lang",      "task",     "id",         "root_id",
-                                        "parent_id", "meth",     "shadow",     "eta",
-                                        "expires",   "argsrepr", "kwargsrepr", "origin"};
+    static const char *const moved[] = {
+        "lang", "task",    "id",      "root_id",   "parent_id", "group",      "meth",   "shadow",
+        "eta",  "expires", "retries", "timelimit", "argsrepr",  "kwargsrepr", "origin",
+    };
+    static const struct json no_retries = {JSON_TYPE_NUMBER, {"0", 1}};
+    static const struct json no_limits = {JSON_TYPE_ARRAY, {"[null, null]", 12}};
     for (size_t index = 0; index < ARRAY_LENGTH(moved); index++) {
-        append_member(out, index == 0 ? "{" : ", ", moved[index], json_get(old, moved[index]));
+        const char *name = moved[index];
+        struct json value = json_get(old, name);
+        if (strcmp(name, "group") == 0) {
+            value = or_default(json_get(old, "taskset"), value);
+        } else if (strcmp(name, "retries") == 0) {
+            value = or_default(value, no_retries);
+        } else if (strcmp(name, "timelimit") == 0) {
+            value = or_default(value, no_limits);
+        }
+        append_member(out, index == 0 ? "{" : ", ", name, value);
     }
-    append_member(out, ", ", "retries", or_default(json_get(old, "retries"), no_retries));
-    append_member(out, ", ", "timelimit", or_default(json_get(old, "timelimit"), no_limits));
-    struct json group = json_get(old, "taskset");
-    append_member(out, ", ", "group",
-                  group.type == JSON_TYPE_ABSENT ? json_get(old, "group") : group);
     if (!json_is_unset(json_get(old, "group_index"))) {
         append_member(out, ", ", "group_index", json_get(old, "group_index"));
     }
@@ -261,9 +265,8 @@ static void append_body(struct buffer *out, struct json old)
     (void)buffer_append(out, or_default(json_get(old, "kwargs"), empty_object).text);
     append_member(out, ", {", "callbacks", json_get(old, "callbacks"));
     append_member(out, ", ", "errbacks", json_get(old, "errbacks"));
-    (void)buffer_append_text(out, ", \"chain\": null");
     append_member(out, ", ", "chord", json_get(old, "chord"));
-    (void)buffer_append_text(out, "}]");
+    (void)buffer_append_text(out, ", \"chain\": null}]");
 }
 
 /* Rewrites a message whose body is the object `old` as protocol 2, and reads it. */

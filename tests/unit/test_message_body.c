@@ -270,8 +270,8 @@ static void test_protocol_1_becomes_protocol_2(void **state)
     assert_true(reading.message.eta_wall_s == 1893553445);
     golden_assert(
         reading.message.body,
-        BYTES("[[1], {\"a\": 2}, {\"callbacks\": [{}], \"errbacks\": null, \"chain\": null, "
-              "\"chord\": null}]"),
+        BYTES("[[1], {\"a\": 2}, {\"callbacks\": [{}], \"errbacks\": null, \"chord\": null, "
+              "\"chain\": null}]"),
         "body");
     golden_assert(json_get(reading.message.headers, "petiole_tenant").text,
                   BYTES("\"tenant-user\""), "the message's own headers are kept");
@@ -286,13 +286,13 @@ static void test_protocol_1_without_arguments_has_none(void **state)
     assert_int_equal(reading.fault, MESSAGE_FINE);
     golden_assert(reading.message.args.text, BYTES("[]"), "args");
     golden_assert(reading.message.kwargs.text, BYTES("{}"), "kwargs");
-    golden_assert(reading.message.headers.text,
-                  BYTES("{\"lang\": null, \"task\": \"t\", \"id\": \"i\", \"root_id\": null, "
-                        "\"parent_id\": null, \"meth\": null, \"shadow\": null, \"eta\": null, "
-                        "\"expires\": null, \"argsrepr\": null, \"kwargsrepr\": null, "
-                        "\"origin\": null, \"retries\": 0, \"timelimit\": [null, null], "
-                        "\"group\": null}"),
-                  "what Celery makes of it, no more");
+    golden_assert(
+        reading.message.headers.text,
+        BYTES("{\"lang\": null, \"task\": \"t\", \"id\": \"i\", \"root_id\": null, "
+              "\"parent_id\": null, \"group\": null, \"meth\": null, \"shadow\": null, "
+              "\"eta\": null, \"expires\": null, \"retries\": 0, \"timelimit\": [null, null], "
+              "\"argsrepr\": null, \"kwargsrepr\": null, \"origin\": null}"),
+        "what Celery makes of it, no more");
     done(&reading);
 }
 
