@@ -91,12 +91,14 @@ class Child:
             billiard_util._exit_function()
         except SystemExit as error:
             code = _exit_code(error)
-        except KeyboardInterrupt:
-            pass  # a task's own: it has been told
         except ConnectionError:
             pass
-        except BaseException:
+        except Exception:
             logging.getLogger("petiole.pool").critical("a process of the pool ends", exc_info=True)
+        except BaseException:
+            code = (
+                0  # a task's own KeyboardInterrupt or the like (billiard/pool.py: Worker.__call__)
+            )
         finally:
             _leave(code)
 

@@ -64,7 +64,9 @@ def class_name(kind: Any) -> str:
     """Return `module.Class`, as results name exceptions (`celery/backends/base.py`)."""
     if isinstance(kind, str):
         return kind
-    name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", type(kind).__name__)
+    name = str(
+        getattr(kind, "__qualname__", None) or getattr(kind, "__name__", type(kind).__name__)
+    )
     module = getattr(kind, "__module__", type(kind).__module__)
     # The qualified name of a bootstep has its module in it already (celery/bootsteps.py: StepType).
     return name if name.startswith(f"{module}.") else f"{module}.{name}"

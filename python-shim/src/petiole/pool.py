@@ -93,7 +93,10 @@ class Nursery:
     def _receive(self) -> bool:
         """Take one packet; return whether the worker is still there."""
         room = socket.CMSG_SPACE(_FORK_DESCRIPTORS * array.array("i").itemsize)
-        data, ancillary, _, _ = self._control.recvmsg(_packet.size, room)
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(_packet.size, room)
+        except ConnectionError:
+            return False  # it left without reading all that was sent
         if len(data) < _packet.size:
             return False
         kind, pid, number = _packet.unpack(data)
