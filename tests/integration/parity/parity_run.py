@@ -1,0 +1,214 @@
+"""Runs the scenarios against the workers of one kind; as a program, compares two kinds.
+
+    PYTHONPATH=tests/support parity_run.py [--celery newest|oldest] [--python FILE]
+                             [--kind KIND] [--only NAME ...] [--keep FOLDER]
+
+Prints every field that differs from Celery's prefork worker, those that are expected last, and
+exits with 0 when all are. `--python` is an interpreter with Celery, redis, PyYAML and msgpack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity_compare import Where, compare, missing, unexpected
+from parity_differences import DIFFERENCES
+from parity_transcript import Run, transcripts
+from petiole_worker import TOP, PetioleWorker
+from program import Program, clean_environment
+from python_env import ensure
+from redis_server import RedisServer
+
+HERE = Path(__file__).resolve().parent
+KINDS = ("celery", "process")  # the first is what the others are compared with
+CLIENT_TIMEOUT_S = 240
+HEAD = "celery-task-meta-"
+NODES: dict[str, dict[str, Any]] = {
+    "open": {
+        "accept_content": ["json", "pickle", "msgpack", "yaml"],
+        "result_extended": True,
+        "task_track_started": True,
+        "task_default_queue": "open",
+    },
+    "strict": {"task_default_queue": "strict"},
+}
+PROCESSES = {"open": 4, "strict": 2}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Celery, by the name of its environment, under a Python."""
+
+    celery: str
+    python: str = ""
+
+    def interpreter(self) -> str:
+        """Return the interpreter, making its environment first when it is missing."""
+        return str(ensure(self.celery))
+
+    def __str__(self) -> str:
+        """Return what the tests are called."""
+        return f"{self.celery}{self.python}"
+
+
+ENVIRONMENTS = (Environment("newest"), Environment("oldest"))
+
+
+def app_environment(server: RedisServer, node: str, python: str) -> dict[str, str]:
+    """Return the environment in which the app is the one of a node's worker."""
+    return clean_environment(
+        {
+            "PARITY_URL": server.url(0),
+            "PARITY_SETTINGS": json.dumps(NODES[node]),
+            "PYTHONPATH": f"{HERE}:{TOP / 'python-shim' / 'src'}",
+            "PETIOLE_PYTHON": python,
+            "C_FORCE_ROOT": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONHASHSEED": "0",
+        }
+    )
+
+
+def start_worker(
+    kind: str, server: RedisServer, node: str, python: str, folder: Path
+) -> Program | PetioleWorker:
+    """Start the worker of a kind that serves the queue `node`."""
+    environment = app_environment(server, node, python)
+    environment |= {"PARITY_RECORDS": server.url(2), "PARITY_NODE": node}
+    count = str(PROCESSES[node])
+    if kind == "celery":
+        command = [python, "-m", "celery", "-A", "parity_app", "worker", "-n", f"{node}@test"]
+        command += ["-Q", node, "-l", "INFO", "-P", "prefork", "-c", count]
+        folder.mkdir(parents=True, exist_ok=True)
+        return Program(command, folder / f"{node}.log", environment, cwd=folder)
+    return PetioleWorker(
+        folder,
+        name=node,
+        settings={"tasks": {}, "plugins": []},
+        queues=(node,),
+        global_arguments=("-A", "parity_app"),
+        arguments=("-P", "prefork", "-c", count),
+        environment=environment,
+    )
+
+
+def run_kind(kind: str, python: str, folder: Path, only: Sequence[str] = ()) -> Run:
+    """Run the scenarios against two workers of a kind, and return what that left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        server = RedisServer(folder / "redis")
+        stack.callback(server.stop)
+        workers = {}
+        for node in NODES:
+            workers[node] = start_worker(kind, server, node, python, folder)
+            stack.callback(workers[node].stop)
+        for worker in workers.values():
+            worker.wait_log(r"\S+ ready\.", 60)
+        client = run_client(server, python, folder, only)
+        for worker in workers.values():
+            worker.stop(30)
+        return collect(server, client, {node: each.log() for node, each in workers.items()})
+
+
+def run_client(
+    server: RedisServer, python: str, folder: Path, only: Sequence[str]
+) -> dict[str, Any]:
+    """Run the client script and return what it wrote."""
+    answer = folder / "client.json"
+    environment = app_environment(server, "open", python) | {"PARITY_ONLY": " ".join(only)}
+    done = subprocess.run(
+        [python, str(HERE / "parity_client.py"), str(answer)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=CLIENT_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(answer.read_text())
+
+
+def collect(server: RedisServer, client: dict[str, Any], logs: dict[str, str]) -> Run:
+    """Read what is in Redis when the workers have ended."""
+    with (
+        contextlib.closing(server.client(2)) as records,
+        contextlib.closing(server.client(0)) as broker,
+    ):
+        notes = [json.loads(text) for text in records.lrange("records", 0, -1)]
+        keys = [key.decode() for key in broker.keys("*")]
+        stored = {
+            key[len(HEAD) :]: broker.get(key).decode("utf-8", "backslashreplace")
+            for key in keys
+            if key.startswith(HEAD)
+        }
+    left = [key for key in keys if not key.startswith(HEAD)]
+    return Run(client, notes, stored, logs, left)
+
+
+def run_kinds(
+    kinds: Sequence[str], python: str, folder: Path, only: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return the transcripts of several kinds, which run at the same time."""
+    with ThreadPoolExecutor() as pool:
+        runs = {kind: pool.submit(run_kind, kind, python, folder / kind, only) for kind in kinds}
+        return {kind: transcripts(run.result()) for kind, run in runs.items()}
+
+
+def rows_for(kind: str, celery: str) -> list[Where]:
+    """Return where differences of a kind of worker are expected with a version of Celery."""
+    return [
+        where
+        for difference in DIFFERENCES
+        for where in difference.where
+        if kind in difference.kinds and celery in where.celeries
+    ]
+
+
+def main() -> int:
+    """Compare a kind with Celery and print what differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--celery", choices=("newest", "oldest"), default="newest")
+    parser.add_argument("--python")
+    parser.add_argument("--kind", choices=KINDS[1:], default="process")
+    parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--keep", type=Path, help="leave logs and transcripts in this folder")
+    options = parser.parse_args()
+    python = options.python or str(ensure(options.celery))
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        found = run_kinds(("celery", options.kind), python, folder, options.only)
+        for kind, each in found.items():
+            (folder / f"{kind}.json").write_text(json.dumps(each, indent=1))
+    rows = rows_for(options.kind, options.celery)
+    mismatches = {
+        feature: list(compare(each, found[options.kind][feature]))
+        for feature, each in found["celery"].items()
+    }
+    count = 0
+    for feature, each in mismatches.items():
+        others = unexpected(feature, each, rows)
+        count += len(others)
+        for other in others:
+            print(f"{feature}: {other}")
+    for where, feature in [] if options.only else missing(mismatches, rows):
+        count += 1
+        print(f"{feature}: was expected and is not there: {where}")
+    print(f"{count} unexpected differences in {time.monotonic() - begin:.0f} s")
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
