@@ -93,13 +93,13 @@ static int64_t limit_ms(double limit_s)
     return limit_s > 0.0 ? (int64_t)(bounded_s * MS_PER_S) + 1 : 0;
 }
 
-static void notice_limit(const struct process_run *run, enum log_level level, const char *which,
-                         double limit_s)
+static void notice_soft_limit(const struct process_run *run)
 {
     const struct message *message = &run->request->message;
-    executor_process_notice(run->executor, (int)level,
-                            "%s time limit (%gs) exceeded for %.*s[%.*s]", which, limit_s,
-                            BYTES_FORMAT(message->task), BYTES_FORMAT(message->id));
+    executor_process_notice(run->executor, LOG_WARNING,
+                            "Soft time limit (%gs) exceeded for %.*s[%.*s]",
+                            executor_soft_limit_s(run->request), BYTES_FORMAT(message->task),
+                            BYTES_FORMAT(message->id));
 }
 
 /* Arms the timer for the limit that comes next. */
@@ -117,7 +117,7 @@ static void pass_soft_limit(struct process_run *run)
     bool is_first = run->hard_limit_ms == 0 || run->soft_limit_ms < run->hard_limit_ms;
     run->soft_limit_ms = 0;
     if (is_first) {
-        notice_limit(run, LOG_WARNING, "Soft", executor_soft_limit_s(run->request));
+        notice_soft_limit(run);
         (void)kill(run->slot->pid, SIGUSR1);
     }
     arm_limit(run);
@@ -142,7 +142,6 @@ static void pass_hard_limit(struct process_run *run)
     struct outcome outcome;
     struct process_slot *slot = run->slot;
     double limit_s = executor_hard_limit_s(run->request);
-    notice_limit(run, LOG_ERROR, "Hard", limit_s);
     executor_timed_out(run->request->arena, limit_s, &outcome);
     if (run->has_succeeded) {
         succeed(run, "its handlers ran into the hard time limit", &outcome);

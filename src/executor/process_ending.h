@@ -1,6 +1,6 @@
 /*
  * How a task ended that no Python process can tell of any more, for a process that is to do what
- * follows from it: python-shim/src/petiole/_ending.py reads it. Pure.
+ * follows from it: python-shim/src/petiole/_endings.py reads it. Pure.
  *
  *     {"state": "FAILURE", "exc_type": "WorkerLostError", "exc_module": "billiard.exceptions",
  *      "exc_message": ["Worker exited prematurely: …"], "stores": true, "timed_out": false,

@@ -17,7 +17,10 @@ struct report {
     enum settlement settlement;
     bool is_settled;
     bool has_left_outbox;
-    struct json frames; /* what its runner left to do; ABSENT: nothing */
+    struct json frames;         /* what its runner left to do; ABSENT: nothing */
+    struct executor *concluder; /* its processes do what follows; NULL: the worker does */
+    bool is_lost;               /* the runner vanished */
+    struct bytes exc_type;
     bool is_retry;
     bool is_sent; /* its runner sent the next try: it is in the frames */
     double retry_countdown_s;
@@ -184,7 +187,7 @@ static void replace_document(struct report *report, const char *sentence)
 static void take_document(struct report *report, const struct outcome *outcome)
 {
     const char *state = result_document_state(outcome->kind);
-    report->state = state ? state : "IGNORED";
+    report->state = state ? state : outcome->kind == OUTCOME_REJECT ? RESULT_FAILURE : "IGNORED";
     report->document = report->pipeline->backend
                            ? arena_copy(report->request->arena, outcome->document)
                            : bytes_of(NULL, 0);
@@ -193,7 +196,7 @@ static void take_document(struct report *report, const struct outcome *outcome)
 static void build_document(struct report *report, const struct outcome *outcome)
 {
     struct outcome shown = *outcome;
-    if (outcome->is_told && outcome->kind != OUTCOME_REJECT) {
+    if (outcome->is_told) {
         take_document(report, outcome);
         return;
     }
@@ -394,25 +397,31 @@ static bool has_followers(const struct message *message)
            || message_asks_for(message->chain) || message_asks_for(message->chord);
 }
 
-/* Hands the end that the worker has made to Celery, in a process of the executor's, when more than a
- * document may follow from it: errbacks, chain and chord, or handlers of a failure that the task,
- * which has begun, did not live to see. False: nothing more follows. */
-static bool conclude(struct report *report, const struct outcome *outcome, bool has_begun)
+/* The executor whose processes do, by Celery's code, what follows from an end that the worker has
+ * made, when more than a document may: errbacks, chain and chord, another try, or handlers of a
+ * failure that the task, which has begun, did not live to see. NULL: nothing more follows. */
+static struct executor *find_concluder(const struct report *report, const struct outcome *outcome,
+                                       bool has_begun)
 {
-    struct request *request = report->request;
+    const struct request *request = report->request;
     struct executor *executor =
         request->type ? report->pipeline->lanes[request->type->executor].executor : NULL;
-    bool is_failure = (outcome->kind == OUTCOME_FAILURE && !outcome->is_told)
-                      || (outcome->kind == OUTCOME_REJECT && !outcome->requeue);
-    bool is_revoked = outcome->kind == OUTCOME_REVOKED;
-    if (!executor || !executor->ops->conclude || !(is_failure || is_revoked)
-        || !((is_failure && has_begun) || has_followers(&request->message))) {
-        return false;
-    }
+    bool is_failure = outcome->kind == OUTCOME_FAILURE
+                      || (outcome->kind == OUTCOME_REJECT && !outcome->requeue)
+                      || (outcome->kind == OUTCOME_RETRY && report->is_lost);
+    bool may_follow = is_failure || outcome->kind == OUTCOME_REVOKED;
+    bool does_follow = (is_failure && has_begun) || has_followers(&request->message);
+    bool is_due = may_follow && does_follow && !outcome->is_told;
+    return is_due && executor && executor->ops->conclude ? executor : NULL;
+}
+
+static void conclude(struct report *report, const struct outcome *outcome, bool has_begun)
+{
+    struct request *request = report->request;
     request->report_data = report;
-    executor->ops->conclude(executor, request, outcome, request_stores_errors(request),
-                            has_begun && is_failure);
-    return true;
+    report->concluder->ops->conclude(report->concluder, request, outcome,
+                                     request_stores_errors(request),
+                                     has_begun && outcome->kind != OUTCOME_REVOKED);
 }
 
 void pipeline_report_concluded(void *context, struct request *request, const struct outcome *told)
@@ -422,14 +431,23 @@ void pipeline_report_concluded(void *context, struct request *request, const str
     if (told) {
         report->document = report->pipeline->backend ? arena_copy(request->arena, told->document)
                                                      : bytes_of(NULL, 0);
-    } else {
-        log_task(LOG_ERROR, request->message.task, request->message.id,
-                 "No Python process could do what follows from the end of task %.*s[%.*s]: its "
-                 "errbacks, chain and chord are not told",
-                 BYTES_FORMAT(message_display_name(&request->message)),
-                 BYTES_FORMAT(request->message.id));
+        store(report);
+        return;
     }
-    store(report);
+    log_task(LOG_ERROR, request->message.task, request->message.id,
+             "No Python process could do what follows from the end of task %.*s[%.*s] by %.*s: its "
+             "errbacks, chain and chord are not told",
+             BYTES_FORMAT(message_display_name(&request->message)),
+             BYTES_FORMAT(request->message.id), BYTES_FORMAT(report->exc_type));
+    publish_or_store(report);
+}
+
+/* Celery's code logs what it does itself. */
+static void log_outcome(const struct report *report, const struct outcome *outcome)
+{
+    struct outcome shown = *outcome;
+    shown.is_told = outcome->is_told || report->concluder;
+    pipeline_log_outcome(report->pipeline, report->request, &shown);
 }
 
 void pipeline_report(struct pipeline *pipeline, struct request *request,
@@ -440,7 +458,10 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     bool has_begun = request->state == REQUEST_RUNNING;
     report->pipeline = pipeline;
     report->request = request;
+    report->is_lost = outcome->kind == OUTCOME_LOST;
     pipeline_decide(pipeline, request, &decided);
+    report->concluder = find_concluder(report, &decided, has_begun);
+    report->exc_type = arena_copy(request->arena, decided.exc_type);
     report->settlement = pipeline_settlement(request, &decided);
     if (completion) {
         report->receipt = arena_copy(request->arena, completion->receipt);
@@ -450,7 +471,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     }
     request_move(request, REQUEST_REPORTING);
     pipeline->reporting_count++;
-    pipeline_log_outcome(pipeline, request, &decided);
+    log_outcome(report, &decided);
     build_document(report, &decided);
     report->is_retry = decided.kind == OUTCOME_RETRY && !decided.is_told;
     report->is_sent = outcome->kind == OUTCOME_RETRY && outcome->frames.type == JSON_TYPE_ARRAY;
@@ -460,7 +481,9 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     if (completion && completion->is_taken_over && pipeline->backend) {
         pipeline->backend->ops->fetch_state(pipeline->backend, request->message.id, on_former_state,
                                             report);
-    } else if (!conclude(report, &decided, has_begun)) {
+    } else if (report->concluder) {
+        conclude(report, &decided, has_begun);
+    } else {
         publish_or_store(report);
     }
 }

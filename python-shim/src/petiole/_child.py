@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -109,12 +110,21 @@ class Child:
             OSError: The worker is gone.
         """
         if is_end and task_id == self._task_id:
-            former, self._document = self._document, (state, document)
+            self._flush_document()
+            self._document = (state, document)
             if state == states.SUCCESS and _tracing.has_handlers_of_success(self._app, self._name):
                 self._channel.send(_frames.ENDED, _frames.text(document))
-            if not former[1]:
-                return
-            state, document = former  # not the end after all, such as when a handler raises
+        else:
+            self._send_state(task_id, state, document)
+
+    def _flush_document(self) -> None:
+        """Store what was to be the end, before another one, such as when a handler raises."""
+        state, document = self._document
+        self._document = ("", b"")
+        if document and self._task_id is not None:
+            self._send_state(self._task_id, state, document)
+
+    def _send_state(self, task_id: str, state: str, document: bytes) -> None:
         texts = (task_id.encode(), state.encode(), document)
         self._channel.send(_frames.STATE, b"".join(map(_frames.text, texts)))
 
@@ -147,39 +157,48 @@ class Child:
         Raises:
             BaseException: What ends the process too.
         """
-        task_id, name, request, content_type, content_encoding, body = task
+        task_id, name, text, content_type, content_encoding, body = task
         self._document = ("", b"")
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
         self._name = name.decode()
+        request: dict[str, Any] = {}
+        opened: Any = None
         try:
-            fields = _tracing.parse_request(request)
-            body = _tracing.unpack(body, fields)
-            ending = _tracing.run(
-                self._app,
-                self._name,
-                self._task_id,
-                fields,
-                _tracing.decode(body, content_type.decode(), content_encoding.decode()),
-            )
+            request = _tracing.parse_request(text)
+            body = _tracing.unpack(body, request)
+            opened = _tracing.decode(body, content_type.decode(), content_encoding.decode())
+            ending = _tracing.run(self._app, self._name, self._task_id, request, opened)
         except Exception as error:
             ending = _tracing.Ending(states.FAILURE, error, False, 0.0)
         except BaseException as error:
             if not REPORTS_EXITS or billiard_common.terminate_handler_fired():
                 raise
             leaves = isinstance(error, (SystemExit, KeyboardInterrupt))
-            self._tell(_tracing.Ending(LOST if leaves else states.FAILURE, error, False, 0.0))
-            if leaves:
-                raise
-            return
-        finally:
-            self._task_id = None
+            ending = _tracing.Ending(LOST if leaves else states.FAILURE, error, False, 0.0)
+        if opened is not None and not ending.is_told and ending.state != LOST:
+            ending = self._reported(ending, request, opened)
+        self._task_id = None
         self._tell(ending)
+        if ending.state == LOST and ending.error is not None:
+            raise ending.error
+
+    def _reported(
+        self, ending: _tracing.Ending, request: dict[str, Any], body: Any
+    ) -> _tracing.Ending:
+        """Return the end as Celery has reported it, or as it was when Celery could not."""
+        self._flush_document()
+        try:
+            error = ending.error or RuntimeError("a task ended without a word")
+            _ending_module().report(self._app, self._hostname, request, body, error)
+        except Exception:
+            self._document = ("", b"")
+            return ending
+        return replace(ending, is_told=True)
 
     def _conclude(self, texts: list[bytes]) -> None:
         """Do what follows from the end of a task that the worker has ended."""
-        module = importlib.import_module("petiole._ending")  # most processes never need it
-        task_id, name, request, content_type, content_encoding, body, text = texts
+        task_id, _, request, content_type, content_encoding, body, text = texts
         self._document = ("", b"")
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
@@ -189,8 +208,7 @@ class Child:
             opened = _tracing.try_decode(
                 body, content_type.decode(), content_encoding.decode(), fields
             )
-            fields = _tracing.full_request(fields, opened)
-            module.conclude(self._app, name.decode(), self._task_id, fields, text)
+            _ending_module().conclude(self._app, self._hostname, fields, opened, text)
         except Exception:
             logging.getLogger("petiole.pool").exception("the end of a task cannot be told")
             is_told = False
@@ -212,13 +230,18 @@ class Child:
         texts = [state.encode(), document, b"", b"", b"", b""]
         if named is not None:
             texts[2] = type(named).__qualname__.encode()
-        if error is not None and (not ending.is_told or ending.state == states.REJECTED):
+        if error is not None and not ending.is_told:
             texts[2:] = _described(error)
         rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         outcome = _OUTCOMES.get(ending.state, _frames.FAILURE)
         requeue = isinstance(error, Reject) and bool(error.requeue)
         payload = _frames.done(outcome, requeue, ending.is_told, ending.runtime_s, rss_kib, *texts)
         self._channel.send(_frames.DONE, payload)
+
+
+def _ending_module() -> Any:
+    """Return the module of what most processes never do; it imports Celery's worker."""
+    return importlib.import_module("petiole._endings")
 
 
 def _described(error: BaseException) -> list[bytes]:

@@ -311,14 +311,15 @@ def run(
             task_id, args, kwargs, full_request(request, body)
         )
     except Reject as error:
-        return Ending(states.REJECTED, error, True, time.monotonic() - begun)
+        return Ending(states.REJECTED, error, False, time.monotonic() - begun)
     except Exception as error:
         return Ending(states.FAILURE, error, False, time.monotonic() - begun)
     if runtime_s is None:
         runtime_s = time.monotonic() - begun
     if info is None:
         return Ending(states.SUCCESS, None, True, runtime_s, retval)
-    return Ending(_ENDS.get(info.state, states.FAILURE), info.retval, True, runtime_s, retval)
+    state = _ENDS.get(info.state, states.FAILURE)
+    return Ending(state, info.retval, state != states.REJECTED, runtime_s, retval)
 
 
 def parse_request(text: bytes) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""Ends of tasks that no tracing has reported: what Celery's worker does in its main process.
+
+A lost process, the hard time limit, Reject, and what was raised outside of a task's body are
+reported by Celery's own `Request`, of whichever version is installed: the result, errbacks, the
+rest of a chain, the count of a chord, `on_failure` and the signal `task_failure`. What becomes of
+the message is the worker's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded
+from celery import signals, states
+from celery.app.task import Context
+from celery.exceptions import Reject
+from celery.utils.serialization import create_exception_cls
+from celery.worker.request import Request
+
+from petiole import _tracing
+
+_SIGNALS_AT_LIMIT = "task_failure" in Request.on_timeout.__code__.co_names
+
+
+def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, text: bytes) -> None:
+    """Do what follows from an end that the worker has made of a task.
+
+    Args:
+        app: The app.
+        hostname: The worker's name.
+        request: The fields of the message and of the worker.
+        body: args, kwargs and embed.
+        text: How it ended: the JSON object of src/executor/process_ending.h.
+
+    Raises:
+        Exception: Whatever the backend or an errback raises.
+    """
+    ending = json.loads(text)
+    error = _exception(ending)
+    name = request["task"]
+    if ending["state"] == states.FAILURE and ending["has_begun"] and name in app.tasks:
+        report(app, hostname, request, body, error)
+        return
+    context = Context(_tracing.full_request(request, body))
+    backend = app.tasks[name].backend if name in app.tasks else app.backend
+    if ending["state"] == states.REVOKED:
+        reason = error.args[0] if error.args else ""
+        backend.mark_as_revoked(context.id, reason, request=context, store_result=ending["stores"])
+    else:
+        backend.mark_as_failure(context.id, error, request=context, store_result=ending["stores"])
+
+
+def report(
+    app: Any, hostname: str, request: Mapping[str, Any], body: Any, error: BaseException
+) -> None:
+    """Report how a task that has begun ended.
+
+    Args:
+        app: The app.
+        hostname: The worker's name.
+        request: The fields of the message and of the worker.
+        body: args, kwargs and embed.
+        error: What it ended by.
+
+    Raises:
+        Exception: Whatever Celery or the app raises; KeyError for a task that is not registered.
+    """
+    message = SimpleNamespace(
+        headers=request,
+        body=body,
+        payload=body,
+        delivery_info=request["delivery_info"],
+        properties=request["properties"],
+    )
+    celerys = Request(
+        message, app=app, hostname=hostname, headers=dict(request), body=body, decoded=True
+    )
+    try:
+        raise error
+    except BaseException:
+        info = ExceptionInfo()
+    if isinstance(error, TimeLimitExceeded):
+        celerys.on_timeout(False, error.args[0])
+        if not _SIGNALS_AT_LIMIT:
+            _signal_failure(celerys, info)
+        return
+    # What tracing has seen is logged already.
+    celerys.on_failure(info, return_ok=isinstance(error, Reject))
+
+
+def _signal_failure(request: Request, info: ExceptionInfo) -> None:
+    """Send the signal that an older Celery sends when its pool has given the task up."""
+    signals.task_failure.send(
+        sender=request.task,
+        task_id=request.id,
+        exception=info.exception,
+        args=request.args,
+        kwargs=request.kwargs,
+        traceback=info.traceback,
+        einfo=info,
+    )
+
+
+def _exception(ending: Mapping[str, Any]) -> BaseException:
+    """Return the exception that the worker names; of a class made up when there is none."""
+    kind: Any = None
+    with contextlib.suppress(ImportError):
+        kind = getattr(importlib.import_module(ending["exc_module"]), ending["exc_type"], None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        kind = create_exception_cls(ending["exc_type"], ending["exc_module"])
+    error: BaseException = kind(*ending["exc_message"])
+    return error
