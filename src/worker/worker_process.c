@@ -3,9 +3,11 @@
 
 #include "executor/executor_process.h"
 #include "worker/manifest.h"
+#include "worker/settings_python.h"
 #include "worker/worker_private.h"
 
-#define MAX_ARGUMENTS 16
+#define MAX_ARGUMENTS       16
+#define MAX_OVERRIDES_BYTES ((size_t)120 << 10) /* one argument of a program has 128 KiB at most */
 
 /* Whether a row of `tasks` asks for the pool; else it is only there for what no row names. */
 static bool is_asked_for(const struct worker *worker)
@@ -54,7 +56,8 @@ static char *const *environment_of(const struct worker *worker)
     return copy;
 }
 
-static char *const *arguments_of(const struct worker *worker, const char *program)
+static char *const *arguments_of(const struct worker *worker, const char *program,
+                                 const char *overrides)
 {
     const struct options *options = worker->options;
     const char *const words[] = {program,
@@ -71,6 +74,7 @@ static char *const *arguments_of(const struct worker *worker, const char *progra
     for (; count < ARRAY_LENGTH(words); count++) {
         copy[count] = arena_text(worker->arena, bytes_from_text(words[count]));
     }
+    copy[count++] = arena_format(worker->arena, "--overrides=%s", overrides);
     if (options->include) {
         copy[count++] = arena_format(worker->arena, "--include=%s", options->include);
     }
@@ -78,6 +82,22 @@ static char *const *arguments_of(const struct worker *worker, const char *progra
         copy[count++] = arena_text(worker->arena, BYTES("--own-results"));
     }
     return copy;
+}
+
+/* What wins over the app's settings in the processes; NULL: too much. */
+static const char *overrides_of(const struct worker *worker, struct error *reterr)
+{
+    struct buffer text;
+    buffer_init(&text, MAX_OVERRIDES_BYTES);
+    settings_python_append(&text, worker->settings);
+    const char *overrides = text.overflowed ? NULL : arena_text(worker->arena, buffer_view(&text));
+    buffer_fini(&text);
+    if (!overrides) {
+        (void)error_set(reterr, ERROR_TOO_LARGE,
+                        "tasks: the options for Python processes take more than %zu bytes",
+                        MAX_OVERRIDES_BYTES);
+    }
+    return overrides;
 }
 
 static size_t process_count(const struct settings *settings)
@@ -100,9 +120,13 @@ bool worker_process_build(struct worker *worker, struct executor **ret_executor,
                   settings->manifest_origin, reason);
         return true;
     }
+    const char *overrides = overrides_of(worker, reterr);
+    if (!overrides) {
+        return false;
+    }
     struct executor_process_options options = {
         .program = program,
-        .arguments = arguments_of(worker, program),
+        .arguments = arguments_of(worker, program, overrides),
         .environment = environment_of(worker),
         .hostname = worker->node_name,
         .max_processes = process_count(settings),

@@ -466,3 +466,36 @@ def test_autoscale(start_pool: PetioleStarter, send: Callable[..., AsyncResult])
         result.get(timeout=20)
     assert len(descendants(worker.pid)) == 4
     assert worker.log_count("WARNING/.*--autoscale: up to 3 Python processes") == 1
+
+
+def test_settings_and_rows_of_the_file_hold_in_processes(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    """What Celery decides in the process is decided by what counts for the worker."""
+    rows = {
+        "pool_app.who": {"executor": "process", "ignore_result": True},
+        "pool_app.fail*": {"executor": "process", "store_errors_even_if_ignored": True},
+        "pool_app.again": {"max_retries": 1, "track_started": False},
+    }
+    start_pool(
+        1, result_extended=True, task_ignore_result=False, task_track_started=False, tasks=rows
+    )
+    ignored = send("who")
+    added = wait_stored(backend, send("add", 1, 2).id)
+    assert added["name"] == "pool_app.add"
+    assert added["date_done"].endswith("+00:00")
+    assert backend.get(f"celery-task-meta-{ignored.id}") is None
+    again = wait_stored(backend, send("again", 2).id)
+    assert again["result"]["exc_type"] == "MaxRetriesExceededError"
+    tracked = send("sleep", 0.5)
+    assert wait_stored(backend, tracked.id, ("STARTED", "SUCCESS"))["status"] == "SUCCESS"
+
+
+def test_environment_holds_in_processes(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    start_pool(1, environment={"PETIOLE_TASK_IGNORE_RESULT": "true"})
+    ignored = send("add", 1, 2)
+    failed = send("add", 1, "x", ignore_result=False)
+    assert wait_stored(backend, failed.id)["status"] == "FAILURE"
+    assert backend.get(f"celery-task-meta-{ignored.id}") is None

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Callable, Protocol
 
 from celery import signals, states
@@ -66,8 +67,15 @@ class Ending:
     retval: Any = None
 
 
-def load_app(name: str, include: tuple[str, ...] = ()) -> Any:
+def load_app(
+    name: str, include: tuple[str, ...] = (), overrides: Mapping[str, Any] | None = None
+) -> Any:
     """Return the Celery app called `name` (as `celery -A` takes it), with all of its tasks.
+
+    Args:
+        name: As `celery -A` takes it.
+        include: More modules to import.
+        overrides: What wins over the app's settings: the object of src/worker/settings_python.h.
 
     Raises:
         Exception: Whatever importing it raises.
@@ -77,8 +85,15 @@ def load_app(name: str, include: tuple[str, ...] = ()) -> Any:
     app.set_default()
     if include:
         app.conf.include = tuple(app.conf.include) + include
+    overrides = overrides or {}
+    app.conf.update(overrides.get("settings", {}))
     app.loader.init_worker()
     app.finalize()
+    for task_name, task in app.tasks.items():
+        for pattern, options in overrides.get("tasks", ()):
+            if fnmatchcase(task_name, pattern):
+                vars(task).update(options)
+                break
     return app
 
 

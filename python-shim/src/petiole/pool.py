@@ -25,6 +25,7 @@ import argparse
 import array
 import ctypes
 import gc
+import json
 import logging
 import os
 import select
@@ -213,6 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-n", "--hostname", default="")
     parser.add_argument("-l", "--loglevel", default="WARNING")
     parser.add_argument("-I", "--include", default="")
+    parser.add_argument("--overrides", default="{}", help="what wins over the app's settings: JSON")
     parser.add_argument(
         "--own-results", action="store_true", help="store results here, not in the worker"
     )
@@ -221,7 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
     platforms.set_pdeathsig("SIGKILL")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     hostname = options.hostname or f"celery@{socket.gethostname()}"
-    app = _tracing.load_app(options.app, tuple(name for name in options.include.split(",") if name))
+    include = tuple(name for name in options.include.split(",") if name)
+    app = _tracing.load_app(options.app, include, json.loads(options.overrides))
     _set_up_logging(app, options.loglevel, hostname)
     trace.setup_worker_optimizations(app, hostname)
     gc.collect()
