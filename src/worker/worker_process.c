@@ -105,6 +105,32 @@ static size_t process_count(const struct settings *settings)
     return strcmp(settings->worker_pool, "solo") == 0 ? 1 : (size_t)settings->worker_concurrency;
 }
 
+static bool accepts_pickle(const struct settings *settings)
+{
+    bool accepts = false;
+    for (size_t index = 0; settings->accept_content[index]; index++) {
+        const char *name = settings->accept_content[index];
+        accepts = accepts || strcmp(name, "pickle") == 0
+                  || strcmp(name, "application/x-python-serialize") == 0;
+    }
+    return accepts;
+}
+
+/* celery/platforms.py: check_privileges: pickle runs what its sender wants. */
+static bool check_privileges(const struct settings *settings, struct error *reterr)
+{
+    bool is_root = getuid() == 0 || geteuid() == 0;
+    const char *force = getenv("C_FORCE_ROOT"); // NOLINT(concurrency-mt-unsafe): never changed
+    if (!is_root || !accepts_pickle(settings) || (force && force[0] != '\0')) {
+        return true;
+    }
+    return error_set(reterr, ERROR_REFUSED,
+                     "Running a worker with superuser privileges when the worker accepts messages "
+                     "serialized with pickle is a very bad idea! If you really want to continue "
+                     "then you have to set the C_FORCE_ROOT environment variable (but please think "
+                     "about this before you do).");
+}
+
 bool worker_process_build(struct worker *worker, struct executor **ret_executor,
                           struct error *reterr)
 {
@@ -121,7 +147,7 @@ bool worker_process_build(struct worker *worker, struct executor **ret_executor,
         return true;
     }
     const char *overrides = overrides_of(worker, reterr);
-    if (!overrides) {
+    if (!overrides || !check_privileges(settings, reterr)) {
         return false;
     }
     struct executor_process_options options = {

@@ -220,6 +220,7 @@ def start_pool(
             "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{TOP / 'tests' / 'integration'}",
             "POOL_URL": redis_server.url(0),
             "POOL_ACCEPT": accept,
+            "C_FORCE_ROOT": "1",
             **(environment or {}),
         }
         return start_petiole(

@@ -147,6 +147,7 @@ def start(
             arguments=("-c", str(count)),
             environment={
                 **environment,
+                "C_FORCE_ROOT": "1",
                 "PETIOLE_PYTHON": interpreter(celery),
                 "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}",
             },

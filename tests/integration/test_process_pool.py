@@ -243,6 +243,24 @@ def test_pickle_is_refused_unless_it_is_accepted(
     assert backend.get(f"celery-task-meta-{result.id}") is None
 
 
+def test_root_does_not_take_pickle(tmp_path: Path) -> None:
+    """As Celery's worker: pickle runs what its sender wants."""
+    environment = {
+        "PETIOLE_PYTHON": sys.executable,
+        "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{TOP / 'tests' / 'integration'}",
+        "POOL_URL": "redis://127.0.0.1:1",
+        "POOL_ACCEPT": "json,pickle",
+        "PETIOLE_RUN_DIR": str(tmp_path),
+        "PETIOLE_WORKER_HTTP_ADDRESS": "",
+        "PETIOLE_BROKER_CONNECTION_RETRY_ON_STARTUP": "false",
+    }
+    for forced in ({}, {"C_FORCE_ROOT": "1"}):
+        done = run_petiole("-A", "pool_app", "worker", environment={**environment, **forced})
+        is_refused = "C_FORCE_ROOT" in done.stdout + done.stderr
+        assert is_refused == (os.geteuid() == 0 and not forced), done.stdout + done.stderr
+        assert done.returncode == 1
+
+
 def test_what_is_no_frame_costs_the_process_alone(
     start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
 ) -> None:
