@@ -174,6 +174,17 @@ def test_what_can_is_no_warning(document: dict[str, Any]) -> None:
     assert not warned(document, "worker_ready", "celery.")
 
 
+def test_own_serializers_are_told_by_their_types(python: Interpreter, tmp_path: Path) -> None:
+    (tmp_path / "codec_app.py").write_text(
+        "from celery import Celery\nfrom kombu.serialization import register\n"
+        "register('own', repr, eval, content_type='application/x-own')\n"
+        "app = Celery('codec')\napp.conf.accept_content = ('own', 'pickle', 'application/x-yaml')\n"
+    )
+    document = manifest(python, "--workdir", str(tmp_path), "-A", "codec_app")
+    accepted = document["settings"]["accept_content"]
+    assert accepted == ["application/x-own", "pickle", "application/x-yaml"]
+
+
 def test_plain_app_has_no_warnings(python: Interpreter) -> None:
     document = manifest(python, "-A", "runner_app")
     assert document["warnings"] == []

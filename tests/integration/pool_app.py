@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,9 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
+from kombu.serialization import register
 
+register("own", json.dumps, json.loads, content_type="application/x-own", content_encoding="utf-8")
 logger = get_task_logger(__name__)
 app = Celery("pool_app", broker=os.environ["POOL_URL"], backend=os.environ["POOL_URL"])
 app.conf.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 from helpers import wait_settled, wait_stored
+from kombu.serialization import register
 from petiole_worker import TOP, run_petiole
 from pool import PetioleStarter, descendants, run
 from waiting import wait_for
@@ -206,10 +208,11 @@ def test_retry_reject_and_own_states(
     assert broker.llen(QUEUE) == 0
 
 
-@pytest.mark.parametrize("serializer", ["json", "pickle", "msgpack", "yaml"])
+@pytest.mark.parametrize("serializer", ["json", "pickle", "msgpack", "yaml", "own"])
 def test_bodies_that_only_python_can_open(
     serializer: str, start_pool: PetioleStarter, send: Callable[..., AsyncResult]
 ) -> None:
+    register("own", json.dumps, json.loads, "application/x-own", "utf-8")
     worker = start_pool(1, accept=f"json,{serializer}")
     assert run(send, "add", 1, 2, serializer=serializer) == 3
     for compression in ("zlib", "bzip2", "lzma"):

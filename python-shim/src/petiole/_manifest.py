@@ -25,6 +25,7 @@ from typing import Any
 
 import celery
 from celery.app.defaults import DEFAULTS
+from kombu.serialization import registry
 
 from petiole import _manifest_warnings
 from petiole._manifest_values import UnrepresentableError, class_name, has_secret, plain
@@ -49,6 +50,7 @@ _WITHOUT_DEFAULT = (
     "worker_uid",
     "worker_umask",
 )
+_KNOWN_SERIALIZERS = ("json", "pickle", "yaml", "msgpack")  # to the worker, by name
 _TENANT_SETTINGS = ("tenant_path", "tenant_header", "tenant_default")
 _SECRET_SETTINGS = ("broker_password", "redis_password", "security_key", "security_key_password")
 _CELERY_VARIABLES = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
@@ -146,11 +148,21 @@ def _effective(conf: Any, name: str) -> Any:
     """
     if name == "timezone":
         return conf.timezone
+    if name == "accept_content":
+        return _content_types(conf.get(name))
     if name == "broker_url":
         return conf.first("broker_url", "broker_host")
     if name == "result_backend":
         return conf.first("result_backend", "CELERY_RESULT_BACKEND")
     return conf.get(name)
+
+
+def _content_types(names: Any) -> Any:
+    """Return `accept_content` with types in place of the names of an app's own serializers."""
+    if not isinstance(names, (list, tuple, set, frozenset)):
+        return names
+    types = registry.name_to_type
+    return [name if name in _KNOWN_SERIALIZERS else types.get(name, name) for name in names]
 
 
 def _leave_out_credentials(settings: dict[str, Any], warnings: list[str]) -> None:
