@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import array
+import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import logging
 import os
@@ -223,6 +225,10 @@ def main(arguments: list[str] | None = None) -> int:
     platforms.set_pdeathsig("SIGKILL")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     hostname = options.hostname or f"celery@{socket.gethostname()}"
+    if sys.version_info < (3, 11):
+        with contextlib.suppress(ImportError):
+            # Celery's worker has it, and it changes how tracebacks are written.
+            importlib.import_module("exceptiongroup")
     include = tuple(name for name in options.include.split(",") if name)
     app = _tracing.load_app(options.app, include, json.loads(options.overrides))
     _set_up_logging(app, options.loglevel, hostname)
