@@ -1,6 +1,6 @@
 """Runs the scenarios against the workers of one kind; as a program, compares two kinds.
 
-    PYTHONPATH=tests/support parity_run.py [--celery newest|oldest] [--python FILE]
+    PYTHONPATH=tests/support parity_run.py [--celery newest|oldest] [--python 3.13|FILE]
                              [--kind KIND] [--only NAME ...] [--keep FOLDER]
 
 Prints every field that differs from Celery's prefork worker, those that are expected last, and
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,13 @@ from parity_differences import DIFFERENCES
 from parity_transcript import Run, transcripts
 from petiole_worker import TOP, PetioleWorker
 from program import Program, clean_environment
-from python_env import ensure
+from python_env import ensure, find_python
 from redis_server import RedisServer
 
 HERE = Path(__file__).resolve().parent
 KINDS = ("celery", "process")  # the first is what the others are compared with
 CLIENT_TIMEOUT_S = 240
+OLDEST_PYTHON, NEWEST_PYTHON = "3.9", "3.13"
 HEAD = "celery-task-meta-"
 NODES: dict[str, dict[str, Any]] = {
     "open": {
@@ -48,21 +50,34 @@ PROCESSES = {"open": 4, "strict": 2}
 
 @dataclass(frozen=True)
 class Environment:
-    """A Celery, by the name of its environment, under a Python."""
+    """A Celery (`newest` or `oldest`) under a Python: a version, or empty for the suite's own."""
 
     celery: str
     python: str = ""
 
     def interpreter(self) -> str:
         """Return the interpreter, making its environment first when it is missing."""
-        return str(ensure(self.celery))
+        if not self.python:
+            return str(ensure(self.celery))
+        return str(ensure(f"parity-{self.celery}", find_python(self.python)))
 
     def __str__(self) -> str:
         """Return what the tests are called."""
-        return f"{self.celery}{self.python}"
+        return f"{self.celery}-{self.python}" if self.python else self.celery
 
 
-ENVIRONMENTS = (Environment("newest"), Environment("oldest"))
+def environments() -> list[Environment]:
+    """Return what is compared: each Celery, under the oldest and the newest Python at hand.
+
+    With a build that is there for its instruments the newest Celery is enough.
+    """
+    if os.environ.get("PETIOLE_VARIANT", "release") != "release":
+        return [Environment("newest")]
+    oldest = OLDEST_PYTHON if find_python(OLDEST_PYTHON) else ""
+    found = [Environment("newest"), Environment("oldest", oldest)]
+    if find_python(NEWEST_PYTHON):
+        found.append(Environment("newest", NEWEST_PYTHON))
+    return found
 
 
 def app_environment(server: RedisServer, node: str, python: str) -> dict[str, str]:
@@ -180,12 +195,14 @@ def main() -> int:
     """Compare a kind with Celery and print what differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--celery", choices=("newest", "oldest"), default="newest")
-    parser.add_argument("--python")
+    parser.add_argument("--python", help="a version such as 3.13, or an interpreter")
     parser.add_argument("--kind", choices=KINDS[1:], default="process")
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--keep", type=Path, help="leave logs and transcripts in this folder")
     options = parser.parse_args()
-    python = options.python or str(ensure(options.celery))
+    is_file = options.python and os.sep in options.python
+    environment = Environment(options.celery, options.python or "")
+    python = options.python if is_file else environment.interpreter()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)

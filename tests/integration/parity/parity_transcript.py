@@ -28,6 +28,10 @@ PLACEHOLDERS = (
     (re.compile(r"\bJob: \d+"), "Job: <number>"),
     (re.compile(r"\bForkPoolWorker-\d+"), "ForkPoolWorker-<number>"),
     (re.compile(r"0x[0-9a-f]{6,}"), "0x<address>"),
+    (
+        re.compile(r"(Terminating \S+) \((Signals\.\w+|\d+)\)"),
+        r"\1 (<signal>)",
+    ),  # until Python 3.11
 )
 NOT_COMPARED = ("id", "node", "root_id", "in_child", "pid")  # of a note
 

@@ -19,7 +19,7 @@ import parity_scenarios
 import parity_scenarios_canvas
 from parity_compare import Mismatch, Where, compare, missing, unexpected
 from parity_differences import DIFFERENCES
-from parity_run import ENVIRONMENTS, KINDS, Environment, rows_for, run_kinds
+from parity_run import KINDS, Environment, environments, rows_for, run_kinds
 from parity_scene import SCENARIOS
 from parity_transcript import WORKER_FEATURES, normal, read_log
 from petiole_worker import TOP
@@ -46,7 +46,7 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Environment, str
     return look
 
 
-@pytest.fixture(params=ENVIRONMENTS, ids=str)
+@pytest.fixture(params=environments(), ids=str)
 def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
     """Return each environment in turn."""
     return request.param
