@@ -204,7 +204,8 @@ static struct request *read_request(struct bytes input, struct arena *arena)
     *request = (struct request){.arena = arena, .delivery = delivery, .type = &registry_defaults};
     bool is_message =
         is_object && message_read(delivery, &rules, &request->message, &error) == MESSAGE_FINE
-        && message_open_body(delivery, &rules, &request->message, &error) == MESSAGE_FINE;
+        && message_open_body(delivery, &rules, &request->message, &error) == MESSAGE_FINE
+        && message_is_open(&request->message);
     return is_message ? request : NULL;
 }
 

@@ -136,8 +136,8 @@ static void read_message(struct delivery *delivery)
         fault = message_open_body(delivery, &rules, &request.message, &error);
     }
     require(fault == MESSAGE_FINE || error.message[0] != '\0');
-    if (fault != MESSAGE_FINE) {
-        return;
+    if (fault != MESSAGE_FINE || !message_is_open(&request.message)) {
+        return; /* what is left unread is never written into a Job */
     }
     round_trip(&request.message, delivery->arena);
     retry(&request.message, delivery->arena);

@@ -130,6 +130,12 @@ static void check_case(struct arena *arena, struct json value)
     row.name = arena_text(arena, golden_text(value, "name", arena));
     struct delivery *delivery = golden_delivery(golden_text(value, "envelope", arena));
     enum message_fault fault = read_whole(delivery, &row.message, &error);
+    if (bytes_equal(golden_text(row.expected, "fault", arena), BYTES("left"))) {
+        assert_int_equal(fault, MESSAGE_FINE);
+        assert_true(row.message.compression.length > 0 && !message_is_open(&row.message));
+        golden_delivery_free(&delivery);
+        return;
+    }
     if (fault != fault_of(golden_text(row.expected, "fault", arena))) {
         fail_msg("%s: fault %d: %s", row.name, fault, error.message);
     }
