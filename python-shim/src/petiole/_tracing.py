@@ -161,6 +161,15 @@ class LeadingBackend:
         if not task_join_will_block():
             self.behind().on_task_call(producer, task_id)
 
+    def remove_pending_result(self, result: Any) -> Any:
+        """Forget a result that goes; without a backend behind it was never waited for.
+
+        Comes from a result's `__del__`, at any time: also while the backend is being imported.
+        """
+        if self._behind is None:
+            return result
+        return self._behind.remove_pending_result(result)
+
     def __getattr__(self, name: str) -> Any:
         """Return what the backend behind has."""
         return getattr(self.behind(), name)
