@@ -237,6 +237,19 @@ def test_lost_body_calls_errbacks(runner: Runner) -> None:
     assert [message["id"] for message in sent(outcome.report)] == ["errback"]
 
 
+@pytest.mark.parametrize(("name", "words"), [("raises", "the errback is broken"), ("hangs", "")])
+def test_errbacks_of_a_lost_body_that_fail(runner: Runner, name: str, words: str) -> None:
+    links = {
+        "callbacks": None,
+        "errbacks": [signature(f"errback_that_{name}")],
+        "chain": None,
+        "chord": None,
+    }
+    outcome = runner.task("runner_app.stuck", headers={"timelimit": [0.5, None]}, embed=links)
+    assert outcome.report["exception"]["exc_type"] == "TimeLimitExceeded"
+    assert words in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "words"),
     [

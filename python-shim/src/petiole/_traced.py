@@ -23,6 +23,7 @@ from kombu.exceptions import EncodeError
 from petiole import _message, _outbox, _report, _tracing
 from petiole.exceptions import CanvasUnsupported
 
+logger = logging.getLogger(__name__)
 DEFAULT_LOG_LEVEL = "INFO"
 _LINKS = ("callbacks", "errbacks", "chain")
 
@@ -79,9 +80,12 @@ class TracedTask:
         self, error: BaseException, trace: TracebackType | None, cause: BaseException | None
     ) -> _report.Report:
         """Fail the task as Celery's master does when a process did not (`Request.on_failure`)."""
-        self.task.backend.mark_as_failure(
-            self.message.id, error, request=self._context(), store_result=True
-        )
+        try:
+            self.task.backend.mark_as_failure(
+                self.message.id, error, request=self._context(), store_result=True
+            )
+        except Exception:
+            logger.exception("an errback of task %s[%s] raised", self.task.name, self.message.id)
         return self._with_frames(_report.failure(error, trace, cause))
 
     def close(self, exit_code: int) -> None:

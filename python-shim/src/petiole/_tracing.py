@@ -152,10 +152,6 @@ class LeadingBackend:
     def process_cleanup(self) -> None:
         """Do what a Redis backend does after each task: nothing."""
 
-    def remove_pending_result(self, result: Any) -> Any:
-        """Forget a result that nobody waits for any more."""
-        return self._behind.remove_pending_result(result) if self._behind is not None else result
-
     def on_task_call(self, producer: Any, task_id: str) -> Any:
         """Listen for the result of a task that is being sent, unless no task may wait for one."""
         if not task_join_will_block():

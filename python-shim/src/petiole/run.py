@@ -46,6 +46,7 @@ EXIT_REPORTED = 0
 EXIT_FAILURE = 1
 EXIT_UNREPORTED = os.EX_IOERR
 EXIT_TERMINATED = 143
+ERRBACKS_S_MAX = 10.0
 
 
 class Reporter:
@@ -129,11 +130,19 @@ def _run(
 def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
     """Call the body under its limits; the hard one ends the process here."""
 
-    def on_hard_limit() -> None:
-        print(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded", file=sys.stderr)
-        code = reporter.send(body.lose(TimeLimitExceeded(body.hard_limit_s), None, None))
+    def end(report: _report.Report) -> None:
+        code = reporter.send(report)
         sys.stderr.flush()
         os._exit(code)
+
+    def on_hard_limit() -> None:
+        print(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded", file=sys.stderr)
+        error = TimeLimitExceeded(body.hard_limit_s)
+        # Errbacks are the app's own code: they may take as long as they like, but not for ever.
+        impatience = threading.Timer(ERRBACKS_S_MAX, end, [_report.failure(error)])
+        impatience.daemon = True
+        impatience.start()
+        end(body.lose(error, None, None))
 
     with _limits.limited(body.soft_limit_s, body.hard_limit_s, on_hard_limit):
         return body.run()

@@ -212,6 +212,18 @@ def errback(task_id):
 
 
 @app.task
+def errback_that_raises(request, exc, traceback):
+    """Fail in turn."""
+    raise RuntimeError("the errback is broken")
+
+
+@app.task
+def errback_that_hangs(request, exc, traceback):
+    """Come to no end."""
+    time.sleep(60)
+
+
+@app.task
 def fail_in_task():
     """Fail."""
     raise ValueError("no")
