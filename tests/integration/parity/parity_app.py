@@ -443,6 +443,7 @@ def leave(self: Any, code: int) -> str:
     """End the process by os._exit, or with a negative code by a signal; not a second time."""
     if self.request.delivery_info["redelivered"] or self.request.retries:
         return "second time"
+    time.sleep(0.3)  # Celery gives a task again whose process ends before it is known to have begun
     if code < 0:
         os.kill(os.getpid(), -code)
         time.sleep(10)
