@@ -237,6 +237,21 @@ def test_lost_body_calls_errbacks(runner: Runner) -> None:
     assert [message["id"] for message in sent(outcome.report)] == ["errback"]
 
 
+def test_body_that_ends_while_its_hard_limit_is_told(runner: Runner) -> None:
+    links = {
+        "callbacks": [signature("add", 10, task_id="callback")],
+        "errbacks": [signature("errback_that_takes_long"), signature("errback", task_id="errback")],
+        "chain": [signature("add", 30, task_id="next")],
+        "chord": None,
+    }
+    outcome = runner.task("runner_app.nap", 1.0, headers={"timelimit": [0.5, None]}, embed=links)
+    assert outcome.report["state"] == "FAILURE"
+    payload = outcome.report if "frames" in outcome.report else moved(outcome)
+    assert payload["exception"]["exc_type"] == "TimeLimitExceeded"
+    published = [frame for frame in payload["frames"] if "publish" in frame]
+    assert [message["id"] for message in sent({"frames": published})] == ["errback"]
+
+
 @pytest.mark.parametrize(("name", "words"), [("raises", "the errback is broken"), ("hangs", "")])
 def test_errbacks_of_a_lost_body_that_fail(runner: Runner, name: str, words: str) -> None:
     links = {

@@ -51,8 +51,8 @@ struct outcome {
     double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
     struct progress told;     /* IGNORE: the state that it leaves instead; empty: none */
     /* What Celery's code in a container has left to do before the end is stored, in order
-     * (executor/job_frame.h); an array, checked. ABSENT: the runner does not say, and a RETRY is
-     * the worker's to publish. */
+     * (executor/job_frame.h); an array, checked. ABSENT: the runner does not say. A RETRY is the
+     * worker's to publish without them, and with them when it has a countdown. */
     struct json frames;
     struct json children; /* an array: what of its result document tells the tasks it sent */
     bool requeue;         /* REJECT */

@@ -85,6 +85,18 @@ static void append_end(struct buffer *buffer, const struct request *request,
     buffer_fini(&document);
 }
 
+/* A link that is a member of a chord counts for it. */
+static void append_member(struct buffer *buffer, const struct request *request,
+                          const struct signature *link)
+{
+    if (json_get(link->options, "chord").type == JSON_TYPE_OBJECT) {
+        append_text(buffer,
+                    ", {\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
+        append_text(buffer, ", \"group\": ", option(link, "group_id", request->arena));
+        (void)buffer_append_text(buffer, ", \"state\": \"FAILURE\"}, \"after_failure\": true}");
+    }
+}
+
 /* The result of a link that is a chord is its body's. */
 static struct json body_of(struct json link)
 {
@@ -205,6 +217,7 @@ static void append_chain(struct buffer *buffer, const struct request *request,
             && option(&link, "task_id", request->arena).length > 0) {
             (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
             append_end(buffer, request, &link, outcome, options, now_wall_s);
+            append_member(buffer, request, &link);
         }
     }
 }

@@ -54,9 +54,11 @@ struct pipeline_options {
     /* With so many results waiting for their backend, nothing more is taken or begun: a broker that
      * is there would fill the memory while the backend is away. */
     size_t max_reports;
-    const char *namespace_name;        /* of the outbox */
-    const char *const *publish_queues; /* globs: where tasks in containers may send to, besides the
-                                        * queue that they came from; ends with NULL */
+    const char *namespace_name; /* of the outbox */
+    /* Where tasks in containers may send to: `queues`, which are consumed, and what the globs of
+     * `publish_queues` name; both end with NULL. */
+    const char *const *queues;
+    const char *const *publish_queues;
     /* Called when nothing runs or is reported any more, after pipeline_stop. */
     void (*on_idle)(void *context);
     /* Called when an executor has become ready. */

@@ -15,6 +15,9 @@ struct frames {
     struct json_walk walk;
     bool skips_failure;
     int position; /* of the frame under way, from 1: 0 is the worker's own retry */
+    struct bytes sent_task;
+    struct bytes sent_queue;
+    bool has_forged; /* it told the end of a task that is not its to tell: no more of them counts */
     broker_done_fn *on_done;
     void *context;
 };
@@ -39,13 +42,24 @@ static void on_step_done(void *context, bool ok, const struct error *error)
 
 /* Publish */
 
+static void on_sent(void *context, bool ok, const struct error *error)
+{
+    struct frames *frames = context;
+    struct bytes labels[] = {frames->sent_task, frames->sent_queue};
+    metrics_add(frames->pipeline->options.metrics, METRICS_TASK_SENT, labels, ok ? 1 : 0);
+    on_step_done(frames, ok, error);
+}
+
 /* Whether the tasks of this worker may send to `queue`. */
 static bool is_allowed(const struct frames *frames, struct bytes queue)
 {
+    const struct pipeline_options *options = &frames->pipeline->options;
     const char *name = arena_text(frames->request->arena, queue);
     bool is_found = bytes_equal(queue, frames->request->message.queue);
-    for (const char *const *glob = frames->pipeline->options.publish_queues; *glob && !is_found;
-         glob++) {
+    for (const char *const *own = options->queues; *own && !is_found; own++) {
+        is_found = strcmp(*own, name) == 0;
+    }
+    for (const char *const *glob = options->publish_queues; *glob && !is_found; glob++) {
         is_found = fnmatch(*glob, name, 0) == 0;
     }
     return is_found;
@@ -73,9 +87,9 @@ static void publish(struct frames *frames, const struct job_frame *frame)
         .delivery_tag = bytes_from_text(tag),
         .priority = frame->priority,
     };
-    struct bytes labels[] = {frame->task, frame->queue};
-    metrics_add(pipeline->options.metrics, METRICS_TASK_SENT, labels, 1);
-    pipeline->broker->ops->publish(pipeline->broker, &publication, on_step_done, frames);
+    frames->sent_task = frame->task;
+    frames->sent_queue = frame->queue;
+    pipeline->broker->ops->publish(pipeline->broker, &publication, on_sent, frames);
     buffer_fini(&headers);
 }
 
@@ -95,46 +109,61 @@ static void publish_if_allowed(struct frames *frames, const struct job_frame *fr
 
 /* Store */
 
-/* Whether a signature in `value`, at any depth, has this task id. */
-static bool names_task(struct json value, struct bytes id, struct arena *arena)
+static bool names_task(struct json signature, struct bytes id, struct arena *arena);
+
+static bool one_names_task(struct json signatures, struct bytes id, struct arena *arena)
 {
-    struct json_walk walk = json_walk(value);
-    struct json member;
-    struct bytes key;
-    struct bytes text;
-    if (value.type == JSON_TYPE_ARRAY) {
-        while (json_next_element(&walk, &member)) {
-            if (names_task(member, id, arena)) {
-                return true;
-            }
-        }
-        return false;
-    }
-    while (value.type == JSON_TYPE_OBJECT && json_next_member(&walk, &key, &member)) {
-        bool is_id = bytes_equal_text(key, "task_id") && json_text(member, arena, &text)
-                     && bytes_equal(text, id);
-        if (is_id || (!bytes_equal_text(key, "args") && names_task(member, id, arena))) {
+    struct json_walk walk = json_walk(signatures);
+    struct json signature;
+    while (signatures.type == JSON_TYPE_ARRAY && json_next_element(&walk, &signature)) {
+        if (names_task(signature, id, arena)) {
             return true;
         }
     }
     return false;
 }
 
-/* The end of a task that this one's message names; no other task's is its to tell. Returns whether
- * on_step_done follows. */
+/* Whether a signature, or one that it is made of as a group, chain or chord, has this task id. The
+ * depth is limited by that of JSON. */
+static bool names_task(struct json signature, struct bytes id, struct arena *arena)
+{
+    struct json kwargs = json_get(signature, "kwargs");
+    struct bytes text;
+    if (json_text(json_get(json_get(signature, "options"), "task_id"), arena, &text)
+        && bytes_equal(text, id)) {
+        return true;
+    }
+    if (json_is_unset(json_get(signature, "subtask_type"))) {
+        return false; /* a task, whose arguments are its own */
+    }
+    return names_task(json_get(kwargs, "body"), id, arena)
+           || one_names_task(json_get(kwargs, "tasks"), id, arena)
+           || one_names_task(json_get(kwargs, "header"), id, arena);
+}
+
+/* The failure of what is left of this one's chain; nothing else is its to tell. */
+static bool is_its_to_tell(const struct frames *frames, const struct job_frame *frame)
+{
+    const struct request *request = frames->request;
+    return !frames->has_forged && bytes_equal_text(frame->state, RESULT_FAILURE)
+           && one_names_task(request->message.chain, frame->task_id, request->arena);
+}
+
+/* Returns whether on_step_done follows. */
 static bool store(struct frames *frames, const struct job_frame *frame)
 {
     struct pipeline *pipeline = frames->pipeline;
     const struct message *message = &frames->request->message;
-    if (!names_task(message->chain, frame->task_id, frames->request->arena)) {
+    bool is_its = is_its_to_tell(frames, frame);
+    if (!is_its && !frames->has_forged) {
+        frames->has_forged = true;
         log_task(LOG_WARNING, message->task, message->id,
-                 "Task %.*s[%.*s] told the end of task %.*s, which its message does not name; it "
-                 "is not stored",
+                 "Task %.*s[%.*s] told the state %.*s of task %.*s, which is not its to tell; this "
+                 "and what else it tells of other tasks is not stored",
                  BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-                 BYTES_FORMAT(frame->task_id));
-        return false;
+                 BYTES_FORMAT(frame->state), BYTES_FORMAT(frame->task_id));
     }
-    if (!pipeline->backend) {
+    if (!is_its || !pipeline->backend) {
         return false;
     }
     pipeline->backend->ops->store(pipeline->backend, frame->task_id, frame->document,

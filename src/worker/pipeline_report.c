@@ -12,6 +12,7 @@ struct report {
     bool keeps_receipt;      /* something is not done: the receipt must stay */
     struct bytes receipt;    /* durable */
     struct bytes tag;        /* durable: the delivery it came from */
+    enum outcome_kind kind;  /* what is reported */
     struct bytes document;   /* what is stored; empty: nothing */
     const char *state;       /* of the document */
     enum settlement settlement;
@@ -22,7 +23,7 @@ struct report {
     bool is_lost;               /* the runner vanished */
     struct bytes exc_type;
     bool is_retry;
-    bool is_sent; /* its runner sent the next try: it is in the frames */
+    bool is_sent; /* its runner says so of the next try: if there is one, it is in the frames */
     double retry_countdown_s;
     bool is_replaced; /* `document` tells why the task's own could not be stored */
 };
@@ -264,21 +265,39 @@ static void store(struct report *report)
 
 /* Step 2: publish */
 
+static void on_failure_told(void *context, bool ok, const struct error *error)
+{
+    struct report *report = context;
+    const struct message *message = &report->request->message;
+    if (!ok) {
+        log_task(LOG_ERROR, message->task, message->id,
+                 "What follows from the failure of task %.*s[%.*s] cannot be done: %s",
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+                 error ? error->message : "the broker was closed");
+    }
+    store(report);
+}
+
 /* A retry that can never be published ends the task (celery/app/task.py: Task.retry raises
  * Reject), and so does a message that it sends (celery/app/trace.py: on OperationalError). One that
  * has failed already has its own reason. */
 static void fail_to_publish(struct report *report, const struct error *error)
 {
     struct outcome outcome = explained(report, BYTES("Reject"), error->message, ", false]");
-    if (!report->is_retry) {
+    if (report->kind == OUTCOME_FAILURE) {
+        store(report);
+        return;
+    }
+    if (report->kind != OUTCOME_RETRY) {
         outcome = explained(report, BYTES("OperationalError"), error->message, "]");
         outcome.exc_module = BYTES("kombu.exceptions");
     }
-    if (report->is_retry || strcmp(report->state, RESULT_FAILURE) != 0) {
-        report->settlement = pipeline_settlement(report->request, &outcome);
-        build_document(report, &outcome);
-    }
-    store(report);
+    report->kind = OUTCOME_FAILURE;
+    report->settlement = pipeline_settlement(report->request, &outcome);
+    report->frames = pipeline_failure_frames(report->pipeline, report->request, &outcome);
+    build_document(report, &outcome);
+    pipeline_do_frames(report->pipeline, report->request, report->frames, false, on_failure_told,
+                       report);
 }
 
 /* The next try is on its way: from now on a Job that is gone is not a task that is lost. */
@@ -474,7 +493,9 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     log_outcome(report, &decided);
     build_document(report, &decided);
     report->is_retry = decided.kind == OUTCOME_RETRY && !decided.is_told;
-    report->is_sent = outcome->kind == OUTCOME_RETRY && outcome->frames.type == JSON_TYPE_ARRAY;
+    report->kind = decided.kind;
+    report->is_sent = outcome->kind == OUTCOME_RETRY && outcome->frames.type == JSON_TYPE_ARRAY
+                      && outcome->retry_countdown_s < 0;
     report->frames =
         (struct json){decided.frames.type, arena_copy(request->arena, decided.frames.text)};
     report->retry_countdown_s = decided.retry_countdown_s;

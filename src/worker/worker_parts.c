@@ -116,21 +116,6 @@ static void build_remote_control(struct worker *worker)
     }
 }
 
-/* Where tasks in containers may send to: the queues that are consumed, and those of the setting. */
-static const char *const *publish_queues(const struct settings *settings)
-{
-    const char *const *more = settings->kubernetes_publish_queues;
-    size_t count = 0;
-    while (more[count]) {
-        count++;
-    }
-    const char **names =
-        arena_alloc(settings->arena, (settings->queue_count + count + 1) * sizeof(*names));
-    memcpy(names, settings->queues, settings->queue_count * sizeof(*names));
-    memcpy(names + settings->queue_count, more, count * sizeof(*names));
-    return names;
-}
-
 static bool build_pipeline(struct worker *worker, struct error *reterr)
 {
     const struct settings *settings = worker->settings;
@@ -152,7 +137,8 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .max_scheduled = (size_t)settings->worker_eta_task_limit,
         .max_reports = MAX_REPORTS,
         .namespace_name = settings->tenant,
-        .publish_queues = publish_queues(settings),
+        .queues = settings->queues,
+        .publish_queues = settings->kubernetes_publish_queues,
         .on_idle = worker_on_idle,
         .on_executor_ready = worker_on_executor_ready,
         .context = worker,

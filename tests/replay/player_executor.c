@@ -184,11 +184,63 @@ static struct player_job *find_job(struct world *world, const char *name)
 
 /* success [JSON] | failure CLASS [MODULE] | retry [SECONDS] | ignore [STATE] | reject [requeue] | lost |
  * timeout | revoked | absent: of a request that is over and has no Job */
+/* One frame: send:QUEUE:ID, end:ID:STATE; behind a minus sign one that follows from a failure. */
+static void append_frame(struct world *world, struct buffer *frames, char *text)
+{
+    bool is_after_failure = text[0] == '-';
+    char *rest = NULL;
+    const char *kind = strtok_r(text + (is_after_failure ? 1 : 0), ":", &rest);
+    const char *first = strtok_r(NULL, ":", &rest);
+    const char *second = strtok_r(NULL, ":", &rest);
+    if (!kind || !first || !second) {
+        world_fail(world, "no frame");
+    }
+    (void)buffer_append_text(frames, frames->length > 1 ? ", " : "");
+    if (strcmp(kind, "send") == 0) {
+        (void)buffer_format(frames,
+                            "{\"publish\": {\"queue\": \"%s\", \"message\": {\"body\": \"W10=\", "
+                            "\"headers\": {\"task\": \"app.x\", \"id\": \"%s\", \"retries\": 0}, "
+                            "\"properties\": {\"body_encoding\": \"base64\"}}}",
+                            first, second);
+    } else {
+        (void)buffer_format(frames,
+                            "{\"store\": {\"task_id\": \"%s\", \"state\": \"%s\", "
+                            "\"document\": \"{\\\"status\\\": \\\"%s\\\", \\\"result\\\": null, "
+                            "\\\"task_id\\\": \\\"%s\\\"}\"}",
+                            first, second, second, first);
+    }
+    (void)buffer_append_text(frames, is_after_failure ? ", \"after_failure\": true}" : "}");
+}
+
+/* The frames of `does=FRAME,FRAME…`; without it the runner does not say. */
+static struct json frames_of(struct world *world, char *const *words)
+{
+    const char *option = world_option(words, "does");
+    struct json frames = {.type = JSON_TYPE_ABSENT};
+    struct buffer text;
+    char *rest = NULL;
+    if (!option) {
+        return frames;
+    }
+    char *list = arena_text(world->arena, bytes_from_text(option));
+    buffer_init(&text, 65536);
+    (void)buffer_append_byte(&text, '[');
+    for (char *one = strtok_r(list, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+        append_frame(world, &text, arena_text(world->arena, bytes_from_text(one)));
+    }
+    (void)buffer_append_byte(&text, ']');
+    frames = json_checked(arena_copy(world->arena, buffer_view(&text)));
+    buffer_fini(&text);
+    return frames;
+}
+
 static struct outcome outcome_of(struct world *world, char *const *words)
 {
     const char *kind = words[0] ? words[0] : "";
-    const char *detail = words[0] && words[1] ? words[1] : NULL;
+    bool has_detail = words[0] && words[1] && strncmp(words[1], "does=", 5) != 0;
+    const char *detail = has_detail ? words[1] : NULL;
     struct outcome outcome = {.runtime_s = 0.25, .exc_module = BYTES("builtins")};
+    outcome.frames = frames_of(world, words);
     if (strcmp(kind, "success") == 0) {
         outcome.kind = OUTCOME_SUCCESS;
         outcome.result = detail ? bytes_from_text(detail) : BYTES("null");

@@ -160,6 +160,8 @@ void world_init(struct world *world, const char *scenario)
         || !timezone_load("UTC", 0, &world->utc, &error)) {
         world_fail(world, "%s", error.message);
     }
+    static const char *const queues[] = {"tenant-user", NULL};
+    static const char *const others[] = {"allowed-*", NULL};
     world->options = (struct pipeline_options){
         .loop = world->loop,
         .registry = world->registry,
@@ -172,6 +174,8 @@ void world_init(struct world *world, const char *scenario)
         .lookahead = 2,
         .max_reports = 100,
         .namespace_name = "tenant-user",
+        .queues = queues,
+        .publish_queues = others,
         .on_idle = on_idle,
         .on_executor_ready = on_executor_ready,
         .context = world,

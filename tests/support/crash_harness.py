@@ -242,8 +242,8 @@ class CrashHarness:
         tasks.
         """
         crew = [self.start(proxied=False, jobs=3) for _ in range(count)]
-        for _ in range(kills):
-            self.send()
+        for number in range(kills):
+            self.send((*KINDS[:2], KINDS[2 + number % 2]))
             time.sleep(chance.uniform(0.0, 0.5))  # the instant is the point
             crew.pop(chance.randrange(len(crew))).kill()
             self.events["worker killed"] += 1

@@ -45,6 +45,8 @@ class Outbox:
         teller: Takes the states that the task tells of itself before its end.
         frames: In the order in which they were sent.
         document: What Celery would have stored of the end, None while it has stored nothing.
+        is_failing: Whether what is sent now follows from a failure.
+        owner: The thread whose frames count; None: those of every thread.
     """
 
     task_id: str
@@ -52,12 +54,20 @@ class Outbox:
     frames: list[Frame] = field(default_factory=list)
     document: Any = None
     is_failing: bool = False
+    owner: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self) -> None:
+        """Take no more frames from other threads: what the body still sends is too late."""
+        with self._lock:
+            self.owner = threading.get_ident()
 
     def add(self, kind: str, content: Frame) -> None:
         """Append a frame."""
         frame: Frame = {kind: content}
         with self._lock:
+            if self.owner not in {None, threading.get_ident()}:
+                return
             if self.is_failing:
                 frame["after_failure"] = True
             self.frames.append(frame)
@@ -140,6 +150,12 @@ class _Backend(_tracing.LeadingBackend):
 
     def __init__(self, app: Any, outbox: Outbox, make: Callable[[], Any]) -> None:
         super().__init__(app, outbox, make, _Encoder)
+
+    def add_pending_result(
+        self, result: Any, weak: bool = False, start_drainer: bool = True
+    ) -> Any:
+        """Wait for no result: sending several tasks at once asks for that, and needs it not."""
+        return result
 
     def ensure_chords_allowed(self) -> NoReturn:
         """Refuse to begin a chord.

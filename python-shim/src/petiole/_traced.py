@@ -80,6 +80,7 @@ class TracedTask:
         self, error: BaseException, trace: TracebackType | None, cause: BaseException | None
     ) -> _report.Report:
         """Fail the task as Celery's master does when a process did not (`Request.on_failure`)."""
+        self._outbox.claim()
         try:
             self.task.backend.mark_as_failure(
                 self.message.id, error, request=self._context(), store_result=True

@@ -50,13 +50,20 @@ ERRBACKS_S_MAX = 10.0
 
 
 class Reporter:
-    """Writes the one report of this process, whichever thread comes first."""
+    """Writes the one report of this process: that of the body, or of the hard limit."""
 
     def __init__(self, path: Path) -> None:
         """Remember where the report goes; nothing is opened yet."""
         self._path = path
         self._lock = threading.Lock()
+        self._is_claimed = False
         self._exit_code: int | None = None
+
+    def claim(self) -> bool:
+        """Return True to the first who asks: the end of the task is its to tell."""
+        with self._lock:
+            is_first, self._is_claimed = not self._is_claimed, True
+            return is_first
 
     def send(self, report: _report.Report) -> int:
         """Write `report` unless one is written, and return the exit code of the one that is."""
@@ -136,6 +143,8 @@ def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
         os._exit(code)
 
     def on_hard_limit() -> None:
+        if not reporter.claim():
+            return  # the body has just ended
         print(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded", file=sys.stderr)
         error = TimeLimitExceeded(body.hard_limit_s)
         # Errbacks are the app's own code: they may take as long as they like, but not for ever.
@@ -145,7 +154,16 @@ def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
         end(body.lose(error, None, None))
 
     with _limits.limited(body.soft_limit_s, body.hard_limit_s, on_hard_limit):
-        return body.run()
+        try:
+            return body.run()
+        finally:
+            _be_first(reporter)
+
+
+def _be_first(reporter: Reporter) -> None:
+    """Claim the end of the task, or wait for the thread that has claimed it to end the process."""
+    if not reporter.claim():
+        threading.Event().wait()
 
 
 def _premature_exit(error: BaseException) -> str:

@@ -218,6 +218,19 @@ def errback_that_raises(request, exc, traceback):
 
 
 @app.task
+def errback_that_takes_long(request, exc, traceback):
+    """Take longer than the task that has failed."""
+    time.sleep(2)
+
+
+@app.task
+def nap(seconds):
+    """Sleep."""
+    time.sleep(seconds)
+    return 42
+
+
+@app.task
 def errback_that_hangs(request, exc, traceback):
     """Come to no end."""
     time.sleep(60)
