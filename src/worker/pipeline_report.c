@@ -8,23 +8,23 @@
 
 struct report {
     struct pipeline *pipeline;
-    struct request *request; /* owned */
-    bool keeps_receipt;      /* something is not done: the receipt must stay */
-    struct bytes receipt;    /* durable */
-    struct bytes tag;        /* durable: the delivery it came from */
-    enum outcome_kind kind;  /* what is reported */
-    struct bytes document;   /* what is stored; empty: nothing */
-    const char *state;       /* of the document */
-    enum settlement settlement;
-    bool is_settled;
-    bool has_left_outbox;
+    struct request *request;    /* owned */
+    struct bytes receipt;       /* durable */
+    struct bytes tag;           /* durable: the delivery it came from */
+    struct bytes document;      /* what is stored; empty: nothing */
+    const char *state;          /* of the document */
     struct json frames;         /* what its runner left to do; ABSENT: nothing */
     struct executor *concluder; /* its processes do what follows; NULL: the worker does */
-    bool is_lost;               /* the runner vanished */
     struct bytes exc_type;
-    bool is_retry;
-    bool is_sent; /* its runner says so of the next try: if there is one, it is in the frames */
     double retry_countdown_s;
+    enum outcome_kind kind; /* what is reported */
+    enum settlement settlement;
+    bool keeps_receipt; /* something is not done: the receipt must stay */
+    bool is_settled;
+    bool has_left_outbox;
+    bool is_lost; /* the runner vanished */
+    bool is_retry;
+    bool is_sent;     /* its runner says so of the next try: if there is one, it is in the frames */
     bool is_replaced; /* `document` tells why the task's own could not be stored */
 };
 

@@ -146,7 +146,7 @@ def retry_by_worker(error: Retry) -> Report:
 
 def own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
     """Return `trace` from the first frame on that is not this package's own."""
-    package = str(Path(__file__).parent)
+    package = f"{Path(__file__).parent}{os.sep}"
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(package):
         trace = trace.tb_next
     return trace
