@@ -293,6 +293,7 @@ static void fail_to_publish(struct report *report, const struct error *error)
         outcome.exc_module = BYTES("kombu.exceptions");
     }
     report->kind = OUTCOME_FAILURE;
+    pipeline_log_outcome(report->pipeline, report->request, &outcome);
     report->settlement = pipeline_settlement(report->request, &outcome);
     report->frames = pipeline_failure_frames(report->pipeline, report->request, &outcome);
     build_document(report, &outcome);
