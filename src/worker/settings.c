@@ -248,6 +248,7 @@ bool settings_load(struct settings *settings, const struct settings_sources *sou
         return false;
     }
     settings_manifest_note_queue(settings, &manifest);
+    settings_check_tasks(settings);
     return true;
 }
 

@@ -286,3 +286,22 @@ bool settings_check_all(struct settings *settings, struct error *reterr)
     note_missing(settings);
     return true;
 }
+
+/* A limit that is not kept may be there to protect somebody. */
+void settings_check_tasks(struct settings *settings)
+{
+    const struct task_type *row = NULL;
+    const char *first = NULL;
+    size_t count = 0;
+    for (size_t index = 0; (row = registry_row(settings->registry, index)) != NULL; index++) {
+        if (row->rate_limit) {
+            first = first ? first : row->pattern;
+            count++;
+        }
+    }
+    if (count > 0) {
+        settings_value_note(settings, LOG_WARNING,
+                            "rate_limit of %.128s%s has no effect in this version of Petiole.",
+                            first, count > 1 ? " and other tasks" : "");
+    }
+}

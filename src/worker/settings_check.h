@@ -12,4 +12,7 @@
  * setting and what is allowed. */
 bool settings_check_all(struct settings *settings, struct error *reterr) MUST_CHECK;
 
+/* Notes what the tasks' rows, read by now, ask for and this version does not do. */
+void settings_check_tasks(struct settings *settings);
+
 #endif
