@@ -29,10 +29,15 @@ static int run_worker(const struct options *options, char *const *environment)
         has_manifest
         && nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
         && options_load_settings(options, environment, node_name, &manifest, &settings, &error);
-    manifest_fini(&manifest);
+    ok = ok && daemon_enter(options, &settings, &error);
     if (ok) {
+        manifest_fini(&manifest);
         exit_code = worker_run(options, &settings, node_name);
     } else {
+        if (manifest.warning) {
+            (void)fprintf(stderr, "Warning: %s\n", manifest.warning);
+        }
+        manifest_fini(&manifest);
         (void)fprintf(stderr, "Error: %s\n", error.message);
         exit_code = !has_manifest && error.kind == ERROR_NOT_FOUND ? EXIT_USAGE : 1;
     }

@@ -134,7 +134,8 @@ static bool fail_exit(struct manifest *manifest, const struct options *options, 
 {
     if (exit_code != EXIT_NO_APP && !has_package(python, environment)) {
         warn(manifest, options,
-             arena_format(manifest->arena, "%.200s has no package petiole", python));
+             arena_format(manifest->arena,
+                          "%.200s has no package petiole (pip install ./python-shim)", python));
         return true;
     }
     return error_set(reterr, exit_code == EXIT_NO_APP ? ERROR_NOT_FOUND : ERROR_INVALID,

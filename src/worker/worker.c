@@ -541,6 +541,7 @@ static int run(struct worker *worker)
         loop_run(worker->loop);
         exit_code = worker->exit_code;
     } else {
+        settings_log_notes(worker->settings); /* one of them may be the reason */
         (void)fprintf(stderr, "petiole: %s\n", error.message);
         close_unstarted(worker);
     }
