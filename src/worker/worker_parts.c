@@ -40,7 +40,14 @@ static bool open_servers(struct worker *worker, const char *run_folder, struct e
         worker->servers[0] =
             status_server_open(worker->loop, address, &worker_status_events, worker, reterr);
         if (!worker->servers[0]) {
-            return error_wrap(reterr, "worker_http_address");
+            (void)error_wrap(reterr, "worker_http_address");
+            if (reterr->kind != ERROR_CONFLICT
+                || worker->settings->is_set[SETTING_ID_worker_http_address]) {
+                return false;
+            }
+            /* The second worker of a machine, which asked for no port. */
+            log_write(LOG_WARNING, "%s. Set worker_http_address to another one, or to nothing.",
+                      reterr->message);
         }
     }
     if (run_folder) {
@@ -303,6 +310,7 @@ static bool build_executor(struct worker *worker, struct worker_executor *slot,
 
 static bool build_executors(struct worker *worker, struct error *reterr)
 {
+    bool has_one = false;
     if (!load_plugins(worker, reterr)) {
         return false;
     }
@@ -317,8 +325,12 @@ static bool build_executors(struct worker *worker, struct error *reterr)
             return false;
         }
         pipeline_set_executor(worker->pipeline, slot->which, slot->executor);
+        has_one = has_one || slot->executor;
     }
-    return true;
+    return has_one
+           || error_set(reterr, ERROR_INVALID,
+                        "No task can be run here, and every message would be discarded: name tasks "
+                        "in `tasks`, or an app (-A) that Python can import");
 }
 
 bool worker_parts_build(struct worker *worker, struct error *reterr)

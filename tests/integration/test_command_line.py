@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,11 @@ from celery import Celery
 from petiole_worker import TENANT, PetioleWorker, petiole_binary, run_petiole, sample_plugin
 from program import Program, clean_environment
 from redis_server import RedisServer
+from waiting import wait_for
 
 pytestmark = pytest.mark.petiole_only
 ADD = "petiole.sample.add"
+DEFAULT_PORT = 9808
 
 
 def sentence(text: str) -> str:
@@ -25,6 +31,20 @@ def sentence(text: str) -> str:
     told = [line for line in lines if not line.startswith(("Usage:", "Try "))]
     assert len(told) == 1, text
     return told[0]
+
+
+def native_settings(path: Path, redis_server: RedisServer, **changes: object) -> Path:
+    """Write the settings of a worker of the sample plugin to `path`; return it."""
+    settings = {
+        "broker_url": redis_server.url(0),
+        "result_backend": redis_server.url(1),
+        "kubernetes_namespace": TENANT,
+        "plugins": [str(sample_plugin())],
+        "tasks": {"petiole.sample.*": {"executor": "native"}},
+        "run_dir": str(path.parent),
+    }
+    path.write_text(json.dumps(settings | changes))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -116,6 +136,8 @@ def test_command_line_of_an_old_deployment(redis_server: RedisServer, tmp_path: 
         "CELERY_PORT": "tcp://10.0.0.1:6379",
         "PETIOLE_SERVICE_HOST": "10.0.0.2",
         "PETIOLE_KUBERNETES_NAMESPACE": TENANT,
+        "PETIOLE_TASKS": "petiole.sample.*: {executor: native}",
+        "PETIOLE_PLUGINS": str(sample_plugin()),
         "PETIOLE_WORKER_HTTP_ADDRESS": "",
         "PETIOLE_RUN_DIR": str(tmp_path),
         "PYTHONPATH": "/app",
@@ -203,6 +225,58 @@ def test_pidfile(
     assert not pidfile.exists()
 
 
+def test_detach(redis_server: RedisServer, client: Celery, tmp_path: Path) -> None:
+    """-D returns once the worker stands by itself; pidfile and logfile lead to it."""
+    config = native_settings(tmp_path / "petiole.json", redis_server)
+    pidfile, logfile = tmp_path / "pid", tmp_path / "log"
+    words = ["worker", "-D", "--pidfile", str(pidfile), "-f", str(logfile), "-l", "INFO"]
+    done = run_petiole("--config", str(config), *words)
+    assert done.returncode == 0, done.stderr
+    wait_for(pidfile.exists, 20, "pidfile")
+    process = int(pidfile.read_text())
+    try:
+        assert client.send_task(ADD, (1, 2)).get(timeout=20) == 3
+        assert os.getsid(process) != os.getsid(0)
+    finally:
+        os.kill(process, signal.SIGTERM)
+    wait_for(lambda: not pidfile.exists(), 20, "the end")
+    assert "ready." in logfile.read_text()
+
+
+def test_nothing_to_run(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A worker that could only discard messages does not take them from the queue."""
+    config = native_settings(tmp_path / "petiole.json", redis_server, tasks={}, plugins=[])
+    done = run_petiole("--config", str(config), "worker")
+    assert done.returncode == 1
+    assert "No task can be run here" in sentence(done.stderr)
+
+
+def test_rate_limit_is_told_apart(start_petiole: Callable[..., PetioleWorker]) -> None:
+    worker = start_petiole(task_options={"petiole.sample.add": {"rate_limit": "10/m"}})
+    assert worker.log_count(r"WARNING.*rate_limit of petiole.sample.add has no effect") == 1
+
+
+def test_default_port_in_use(client: Celery, redis_server: RedisServer, tmp_path: Path) -> None:
+    """A machine's second worker runs without a port that it did not ask for."""
+    config = native_settings(tmp_path / "petiole.json", redis_server)
+    command = [str(petiole_binary()), "--config", str(config), "worker", "-l", "INFO"]
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody has it: as good
+            server.bind(("0.0.0.0", DEFAULT_PORT))
+            server.listen()
+        worker = Program(command, tmp_path / "log", clean_environment())
+        try:
+            worker.wait_log(r"WARNING.*worker_http_address: .*in use")
+            assert client.send_task(ADD, (1, 2)).get(timeout=20) == 3
+        finally:
+            worker.stop()
+        asked = {"PETIOLE_WORKER_HTTP_ADDRESS": f"0.0.0.0:{DEFAULT_PORT}"}
+        done = run_petiole("--config", str(config), "worker", environment=asked)
+        assert done.returncode == 1
+        assert "worker_http_address" in sentence(done.stderr)
+
+
 def test_logfile(start_program: Callable[..., Any], client: Celery, tmp_path: Path) -> None:
     worker = start_program(PetioleWorker, name="w9", arguments=("-f", str(tmp_path / "%n.txt")))
     assert client.send_task(ADD, (1, 2)).get(timeout=20) == 3
@@ -224,17 +298,7 @@ def test_purge(
 
 def test_check(redis_server: RedisServer, tmp_path: Path) -> None:
     """A line for each thing tried, exit code 0 or 1."""
-    config = tmp_path / "petiole.json"
-    settings = {
-        "broker_url": redis_server.url(0),
-        "result_backend": redis_server.url(1),
-        "kubernetes_namespace": TENANT,
-        "plugins": [str(sample_plugin())],
-        "tasks": {"petiole.sample.*": {"executor": "native"}},
-        "run_dir": str(tmp_path),
-        "worker_http_address": "",
-    }
-    config.write_text(json.dumps(settings))
+    config = native_settings(tmp_path / "petiole.json", redis_server, worker_http_address="")
     done = run_petiole("--config", str(config), "check")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
