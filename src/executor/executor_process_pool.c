@@ -339,7 +339,7 @@ static void on_line(void *context, int level, struct bytes text, bool is_output)
     char process[32];
     (void)snprintf(process, sizeof(process), "ForkPoolWorker-%d", slot->number);
     size_t head = is_output ? text.length : bytes_find(text, '\n');
-    buffer_init(&line, head + (message ? message->id.length + 2 * MAX_NAME_BYTES : 0) + 16);
+    buffer_init(&line, head + (message ? message->id.length + (size_t)2 * MAX_NAME_BYTES : 0) + 16);
     if (message && is_output) {
         (void)buffer_format(&line, "%.*s[%.*s]: ", BYTES_FORMAT(message_display_name(message)),
                             BYTES_FORMAT(message->id));
