@@ -203,6 +203,17 @@ def test_tasks_that_a_body_sends(runner: Runner) -> None:
     assert outcome.report["children"] == [[["child", None], None]]
 
 
+def test_group_that_a_body_sends(runner: Runner) -> None:
+    messages = sent(runner.task("runner_app.sends", "group").report)
+    assert [message["args"] for message in messages] == [[1, 1], [2, 2]]
+
+
+def test_task_that_waits_for_what_it_sends(runner: Runner) -> None:
+    report = runner.task("runner_app.sends", "wait").report
+    assert report["exception"]["exc_type"] == "CanvasUnsupported"
+    assert "its result cannot be waited for here" in report["exception"]["exc_message"][0]
+
+
 def test_replace(runner: Runner) -> None:
     outcome = runner.task(
         "runner_app.sends",

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any, Callable, NoReturn
 
+from celery._state import task_join_will_block
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport import virtual
@@ -71,6 +72,15 @@ class Outbox:
             if self.is_failing:
                 frame["after_failure"] = True
             self.frames.append(frame)
+
+    def holds(self, result: Any) -> bool:
+        """Return whether a result, or one of a set of them, is of a task that is to be sent."""
+        ids = {frame["publish"]["message"]["headers"].get("id") for frame in self.published()}
+        return any(each.id in ids for each in getattr(result, "results", None) or [result])
+
+    def published(self) -> list[Frame]:
+        """Return the frames of messages that are there by now."""
+        return [frame for frame in self.taken() if "publish" in frame]
 
     def taken(self) -> list[Frame]:
         """Return the frames that are there by now."""
@@ -150,12 +160,38 @@ class _Backend(_tracing.LeadingBackend):
 
     def __init__(self, app: Any, outbox: Outbox, make: Callable[[], Any]) -> None:
         super().__init__(app, outbox, make, _Encoder)
+        self._outbox = outbox
 
-    def add_pending_result(
-        self, result: Any, weak: bool = False, start_drainer: bool = True
-    ) -> Any:
-        """Wait for no result: sending several tasks at once asks for that, and needs it not."""
-        return result
+    def add_pending_result(self, result: Any, *args: Any, **kwargs: Any) -> Any:
+        """Listen for a result, unless no task may wait for one: groups do it when they are sent."""
+        if task_join_will_block():
+            return result
+        return self.behind().add_pending_result(result, *args, **kwargs)
+
+    def wait_for_pending(self, result: Any, **options: Any) -> Any:
+        """Wait for a result.
+
+        Raises:
+            CanvasUnsupported: It is of a task that is sent when this one has ended.
+        """
+        self._refuse_to_wait(result)
+        self.behind().add_pending_result(result)
+        return self.behind().wait_for_pending(result, **options)
+
+    def iter_native(self, result: Any, **options: Any) -> Any:
+        """Wait for the results of a set, as `wait_for_pending`."""
+        self._refuse_to_wait(result)
+        for each in result.results:
+            self.behind().add_pending_result(each)
+        return self.behind().iter_native(result, **options)
+
+    def _refuse_to_wait(self, result: Any) -> None:
+        if self._outbox.holds(result):
+            raise CanvasUnsupported(
+                f"task {result.id} leaves this container when the task that sends it has ended: "
+                "its result cannot be waited for here",
+                {"category": "CanvasUnsupported"},
+            )
 
     def ensure_chords_allowed(self) -> NoReturn:
         """Refuse to begin a chord.

@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from celery import Celery, Task, chord, signals
+from celery import Celery, Task, chord, group, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.result import allow_join_result
 from celery.utils.log import get_task_logger
 
 app = Celery("runner")
@@ -189,6 +190,11 @@ def sends(self, how):
         return add.apply_async((1, 2), task_id="child", headers={"mine": 1}).id
     if how == "replace":
         self.replace(add.si(3, 4))
+    if how == "group":
+        group(add.si(1, 1), add.si(2, 2)).apply_async()
+    if how == "wait":
+        with allow_join_result():
+            add.delay(1, 2).get()
     if how == "chord":
         chord([add.s(1, 1), add.s(2, 2)])(add.s(0))
     if how == "topic":
