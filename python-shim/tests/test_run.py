@@ -52,6 +52,7 @@ def test_request_is_the_messages(runner: Runner) -> None:
         "is_eager": False,
         "called_directly": False,
         "trace": "t",
+        "headers": {"trace": "t"},
         "callbacks": [],
         "root_id": "root",
         "current": "runner_app.request",

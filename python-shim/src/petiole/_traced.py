@@ -145,9 +145,8 @@ def _request(message: _message.Message) -> dict[str, Any]:
     delivery = properties.get("delivery_info") or {}
     headers = message.headers
     return {
-        # Celery before 5.3 does not find them by itself, and would leave them out of a retry.
-        "headers": _custom_headers(headers),
         **headers,
+        **_custom_headers(headers),
         "properties": properties,
         "reply_to": properties.get("reply_to"),
         "correlation_id": properties.get("correlation_id"),
@@ -163,9 +162,15 @@ def _request(message: _message.Message) -> dict[str, Any]:
 
 
 def _custom_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers that are none of Celery's (`celery/app/task.py: Context`)."""
+    """Return the field of the headers that are none of Celery's, where Celery does not make it.
+
+    Celery before 5.3 would leave them out of a retry (`celery/app/task.py: Context`).
+    """
+    if hasattr(Context, "_get_custom_headers"):
+        return {}
     known = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
-    return {key: value for key, value in headers.items() if key not in known}
+    custom = {key: value for key, value in headers.items() if key not in known}
+    return {"headers": custom} if custom else {}
 
 
 def _become_worker_process(app: Any, hostname: str) -> None:

@@ -42,7 +42,7 @@ def called(a):
 def request(self, a, b=None):
     """Return what the body sees of its request."""
     names = ("id", "task", "retries", "args", "kwargs", "delivery_info", "correlation_id")
-    names += ("hostname", "is_eager", "called_directly", "trace", "callbacks", "root_id")
+    names += ("headers", "hostname", "is_eager", "called_directly", "trace", "callbacks", "root_id")
     seen = {name: self.request.get(name) for name in names}
     return {**seen, "current": app.current_task.name, "properties": self.request.properties}
 
