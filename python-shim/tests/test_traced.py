@@ -142,6 +142,7 @@ def test_log_lines_are_celerys(runner: Runner) -> None:
 def test_log_line_of_a_failure(newest_runner: Runner) -> None:
     outcome = newest_runner.task("runner_app.fail_in_task")
     assert f"Task runner_app.fail_in_task[{ID}] raised unexpected: ValueError(" in outcome.stderr
+    assert outcome.stderr.count("Traceback (most recent call last)") == 1
 
 
 def test_callbacks_and_chain(runner: Runner) -> None:

@@ -23,10 +23,12 @@ class Body(Protocol):
     Attributes:
         soft_limit_s: Seconds after which the body is interrupted; None or 0: never.
         hard_limit_s: Seconds after which the process is ended, likewise.
+        is_logged: Whether how it ended stands in the log already.
     """
 
     soft_limit_s: float | None
     hard_limit_s: float | None
+    is_logged: bool
 
     def run(self) -> _report.Report:
         """Run it; what the body raises as an Exception is in the report.
@@ -51,6 +53,7 @@ class Function:
     call: Callable[[], Any]
     soft_limit_s: float | None
     hard_limit_s: float | None
+    is_logged: bool = False
 
     def run(self) -> _report.Report:
         """Call it; exceptions of Celery mean what they mean in a task."""

@@ -37,6 +37,7 @@ class TracedTask:
     call: _message.Call
     soft_limit_s: float | None
     hard_limit_s: float | None
+    is_logged: bool = False
 
     def __post_init__(self) -> None:
         """Make this process one that runs tasks of the app.
@@ -74,6 +75,7 @@ class TracedTask:
             self._request,
             (call.args, call.kwargs, call.embed),
         )
+        self.is_logged = ending.is_told
         return self._with_frames(self._ended(ending))
 
     def lose(

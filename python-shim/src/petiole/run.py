@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, _limits.TerminatedError):
         print("petiole.run: terminated", file=sys.stderr)
         return EXIT_TERMINATED
-    if report.traceback:
+    if report.traceback and not (body and body.is_logged):
         print(report.traceback, end="", file=sys.stderr)
     code = reporter.send(report)
     if body is not None:
