@@ -251,6 +251,7 @@ def test_limits_of_the_workers_settings(runner: Runner) -> None:
     outcome = runner.run(PETIOLE_TIME_LIMIT="0.5", PETIOLE_SOFT_TIME_LIMIT="0.2")
     assert outcome.report["exception"]["exc_type"] == "TimeLimitExceeded"
     runner.write("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
+    assert b'"exc_message": [1]' in runner.run(PETIOLE_TIME_LIMIT="1").text, "as Celery tells it"
     assert runner.run(PETIOLE_SOFT_TIME_LIMIT="60").report["result"] == "cleaned up"
     runner.write("runner_app.cleans_up")
     outcome = runner.run(PETIOLE_TIME_LIMIT="soon")

@@ -155,7 +155,8 @@ def _told_seconds(environ: Mapping[str, str], name: str) -> float | None:
     """Return the limit that the worker's settings have for the task."""
     text = environ.get(name)
     try:
-        return _seconds(float(text)) if text else None
+        seconds = float(text or 0)
+        return _seconds(int(seconds) if seconds.is_integer() else seconds) if text else None
     except ValueError:
         raise InvalidTaskError(f"{name} is not a number of seconds: {text!r:.100}") from None
 
