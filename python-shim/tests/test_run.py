@@ -209,6 +209,7 @@ def test_ignore_and_reject(runner: Runner) -> None:
         ("exit", "Worker exited prematurely: exitcode 3."),
         ("exit with text", "Worker exited prematurely: exitcode 1."),
         ("base", "Worker exited prematurely: GeneratorExit('odd')."),
+        ("interrupt", "Worker exited prematurely: KeyboardInterrupt."),
     ],
 )
 def test_ends_that_would_end_a_worker(runner: Runner, how: str, sentence: str) -> None:
@@ -250,8 +251,8 @@ def test_limits_of_the_workers_settings(runner: Runner) -> None:
     runner.write("runner_app.stuck")
     outcome = runner.run(PETIOLE_TIME_LIMIT="0.5", PETIOLE_SOFT_TIME_LIMIT="0.2")
     assert outcome.report["exception"]["exc_type"] == "TimeLimitExceeded"
-    runner.write("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
     assert b'"exc_message": [1]' in runner.run(PETIOLE_TIME_LIMIT="1").text, "as Celery tells it"
+    runner.write("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
     assert runner.run(PETIOLE_SOFT_TIME_LIMIT="60").report["result"] == "cleaned up"
     runner.write("runner_app.cleans_up")
     outcome = runner.run(PETIOLE_TIME_LIMIT="soon")

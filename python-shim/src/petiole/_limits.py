@@ -20,7 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 
 class TerminatedError(BaseException):
-    """SIGTERM arrived: not an Exception, so that a body's `except Exception` lets it through."""
+    """SIGTERM or SIGINT arrived: not an Exception, so that `except Exception` lets it through."""
 
 
 @contextmanager
@@ -52,11 +52,13 @@ def limited(
 
 
 def raise_on_termination() -> None:
-    """Make SIGTERM raise TerminatedError in the main thread from now on.
+    """Make SIGTERM and SIGINT raise TerminatedError in the main thread from now on.
 
-    Without a handler a container's first process would ignore SIGTERM altogether.
+    Without a handler a container's first process would ignore SIGTERM altogether. A
+    KeyboardInterrupt is then the body's own.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.signal(signal.SIGINT, _raise_terminated)
     # A forked helper of the body is not the task: its parent may end it as any other process.
     os.register_at_fork(after_in_child=_restore_termination)
 
@@ -69,6 +71,7 @@ def ignore_termination() -> None:
 
 def _restore_termination() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _raise_soft_limit(_number: int, _frame: FrameType | None) -> None:

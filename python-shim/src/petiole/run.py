@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report, body = _run(os.environ, reporter)
         _limits.ignore_termination()
-    except (KeyboardInterrupt, _limits.TerminatedError):
+    except _limits.TerminatedError:
         print("petiole.run: terminated", file=sys.stderr)
         return EXIT_TERMINATED
     if report.traceback and not (body and body.is_logged):
@@ -119,7 +119,7 @@ def _run(
     try:
         body = _body.prepare(environ)
         return _call(body, reporter), body
-    except (KeyboardInterrupt, _limits.TerminatedError):
+    except _limits.TerminatedError:
         raise
     except BaseException as error:
         trace = _report.own_frames_cut(error.__traceback__)
@@ -169,7 +169,8 @@ def _be_first(reporter: Reporter) -> None:
 def _premature_exit(error: BaseException) -> str:
     """Return Celery's sentence for a worker process that a task ended."""
     if not isinstance(error, SystemExit):
-        return f"Worker exited prematurely: {error!r:.200}."
+        shown = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else f"{error!r:.200}"
+        return f"Worker exited prematurely: {shown}."
     code = 0 if error.code is None else error.code
     return f"Worker exited prematurely: exitcode {code if isinstance(code, int) else 1}."
 
