@@ -102,6 +102,16 @@ static void append_stamps(struct buffer *buffer, const struct request *request)
     }
 }
 
+/* A text, null when there is none: a task that has reached no worker has no queue. */
+static void append_text_or_null(struct buffer *buffer, const char *before, struct bytes text)
+{
+    if (text.length > 0) {
+        append_string(buffer, before, text);
+    } else {
+        (void)buffer_format(buffer, "%snull", before);
+    }
+}
+
 static void append_extended(struct buffer *buffer, const struct request *request,
                             const struct result_document_options *options)
 {
@@ -115,9 +125,11 @@ static void append_extended(struct buffer *buffer, const struct request *request
     append_string(buffer, ", \"name\": ", message->task);
     append_dumps(buffer, ", \"args\": ", message->args);
     append_dumps(buffer, ", \"kwargs\": ", message->kwargs);
-    append_string(buffer, ", \"worker\": ", bytes_from_text(options->node_name));
+    bool is_here = message->queue.length > 0;
+    append_text_or_null(buffer,
+                        ", \"worker\": ", bytes_from_text(is_here ? options->node_name : ""));
     (void)buffer_format(buffer, ", \"retries\": %lld", (long long)message->retries);
-    append_string(buffer, ", \"queue\": ", message->queue);
+    append_text_or_null(buffer, ", \"queue\": ", message->queue);
     append_stamps(buffer, request);
 }
 

@@ -27,8 +27,8 @@ static struct request request_with(struct arena *arena, const char *chain, const
 }
 
 /* The frames of a failure, as the pipeline reads them. */
-static size_t frames_of(const struct request *request, struct job_frame *ret_frames, size_t most,
-                        size_t *ret_left_out)
+static size_t frames_shown(const struct request *request, bool is_extended,
+                           struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
 {
     struct outcome outcome = {
         .kind = OUTCOME_FAILURE,
@@ -40,6 +40,7 @@ static size_t frames_of(const struct request *request, struct job_frame *ret_fra
     struct error error = {0};
     assert_true(timezone_load("UTC", (int64_t)NOW_S, &timezone, &error));
     struct result_document_options options = {.node_name = "celery@h", .timezone = &timezone};
+    options.is_extended = is_extended;
     struct buffer buffer;
     buffer_init(&buffer, 65536);
     canvas_append_failure(&buffer, request, &outcome, &options, NOW_S, ret_left_out);
@@ -57,6 +58,12 @@ static size_t frames_of(const struct request *request, struct job_frame *ret_fra
         }
     }
     return count;
+}
+
+static size_t frames_of(const struct request *request, struct job_frame *ret_frames, size_t most,
+                        size_t *ret_left_out)
+{
+    return frames_shown(request, false, ret_frames, most, ret_left_out);
 }
 
 static void assert_text(struct bytes actual, const char *expected)
@@ -104,6 +111,18 @@ static void test_ends_the_chain(void **state)
     assert_text(frames[1].task_id, "body");
 }
 
+static void test_ends_a_chain_that_has_reached_no_worker(void **state)
+{
+    static const char chain[] = "[" SIGNATURE("t", "[]", "\"task_id\": \"last\"") "]";
+    struct request request = request_with(*state, chain, "null");
+    struct job_frame frames[2];
+    size_t left_out = 0;
+    assert_int_equal(frames_shown(&request, true, frames, ARRAY_LENGTH(frames), &left_out), 1);
+    struct json document = job_fixture_parsed(arena_text(*state, frames[0].document));
+    assert_int_equal(json_get(document, "worker").type, JSON_TYPE_NULL);
+    assert_int_equal(json_get(document, "queue").type, JSON_TYPE_NULL);
+}
+
 static void test_calls_errbacks(void **state)
 {
     static const char errbacks[] = "[" SIGNATURE(
@@ -147,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tells_which_ends_somebody_waits_for),
         cmocka_unit_test(test_ends_the_chain),
+        cmocka_unit_test(test_ends_a_chain_that_has_reached_no_worker),
         cmocka_unit_test(test_calls_errbacks),
         cmocka_unit_test(test_leaves_out_what_it_cannot_send),
     };
