@@ -21,7 +21,8 @@ static void apply_retry_policy(struct pipeline *pipeline, const struct request *
     if (applies) {
         outcome->kind = OUTCOME_RETRY;
         outcome->retry_countdown_s = retry_policy_countdown_s(type, retries, random);
-    } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s < 0) {
+    } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s < 0
+               && outcome->frames.type != JSON_TYPE_ARRAY) {
         outcome->retry_countdown_s = type->default_retry_delay_s;
     }
 }

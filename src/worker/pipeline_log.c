@@ -3,6 +3,8 @@
  * celery/worker/consumer/consumer.py), word for word at the head of the line: people grep for it.
  * With each line goes the metric of the same event.
  */
+#include <stdio.h>
+
 #include "codec/python_repr.h"
 #include "dispatch/retry_policy.h"
 #include "worker/pipeline_private.h"
@@ -130,9 +132,12 @@ static void log_retry(struct pipeline *pipeline, const struct request *request,
     struct buffer text;
     buffer_init(&text, 8192);
     append_exception(&text, outcome);
-    log_task(LOG_INFO, request->message.task, request->message.id,
-             TASK_HEAD "retry: Retry in %.6gs: %.*s", TASK_ARGUMENTS(request),
-             outcome->retry_countdown_s, BYTES_FORMAT(buffer_view(&text)));
+    char when[32] = ""; /* negative: the runner has sent the next try, and knows */
+    if (outcome->retry_countdown_s >= 0) {
+        (void)snprintf(when, sizeof(when), " in %.6gs", outcome->retry_countdown_s);
+    }
+    log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "retry: Retry%s: %.*s",
+             TASK_ARGUMENTS(request), when, BYTES_FORMAT(buffer_view(&text)));
     buffer_fini(&text);
 }
 
