@@ -345,6 +345,7 @@ static struct executor_local *make_local(struct loop *loop,
         .log_folder = options->log_folder,
         .work_folder = options->work_folder,
         .claims_folder = options->claims_folder,
+        .limit_grace_s = options->limit_grace_s,
         .environment = options->environment,
         .passed_names = options->passed_names ? options->passed_names : executor_local_passed_names,
     };

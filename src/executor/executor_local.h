@@ -9,8 +9,8 @@
  * - The report is what the process wrote to PETIOLE_RESULT_FILE (job_result.h). Without one it
  *   failed: CrashExit, Signalled, or ResultLost when it ended with 0, the end of its output in the
  *   details.
- * - activeDeadlineSeconds of pod or Job, or the task's hard time limit, whichever is first, ends
- *   the process: SIGTERM, terminationGracePeriodSeconds, SIGKILL, each to its whole group. The
+ * - activeDeadlineSeconds of pod or Job, or the task's hard time limit and a grace, whichever is
+ *   first, ends the process: SIGTERM, terminationGracePeriodSeconds, SIGKILL, each to its whole group. The
  *   outcome is the process' own report if it left one, else DeadlineExceeded or TimeLimitExceeded.
  *   The soft time limit is the runner's: python -m petiole.run keeps it.
  * - cancel ends it in the same way: REVOKED. close with `kill` does too, within two seconds: what
@@ -38,7 +38,10 @@ struct executor_local_options {
     const char *log_folder;
     const char *work_folder;   /* private folders of tasks that run */
     const char *claims_folder; /* persistentVolumeClaims, a folder each */
-    char *const *environment;  /* the worker's, "NAME=value"; ends with NULL */
+    /* How long a process may go on beyond the hard limit of its task: the runner's own timer, which
+     * counts from the start of the task's body, is to be first. */
+    double limit_grace_s;
+    char *const *environment; /* the worker's, "NAME=value"; ends with NULL */
     /* Names of its variables that a process gets; ends with NULL. NULL:
      * executor_local_passed_names. */
     const char *const *passed_names;

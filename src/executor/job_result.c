@@ -168,6 +168,18 @@ static bool read_exception(struct json exception, struct arena *arena, struct ou
            && json_text(json_get(exception, "exc_module"), arena, &outcome->exc_module);
 }
 
+/* Fills in the FAILURE; false when its exception is none. */
+static bool read_failure(struct json payload, struct arena *arena, struct outcome *outcome)
+{
+    outcome->kind = OUTCOME_FAILURE;
+    if (!read_exception(json_get(payload, "exception"), arena, outcome)) {
+        return false;
+    }
+    outcome->timed_out = bytes_equal_text(outcome->exc_module, "billiard.exceptions")
+                         && bytes_equal_text(outcome->exc_type, "TimeLimitExceeded");
+    return true;
+}
+
 /* The last state that an ignored task told; it may have told none. */
 static bool read_told(struct json told, struct arena *arena, struct progress *ret_told)
 {
@@ -217,8 +229,7 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
         outcome.result = json_get(payload, "result").text;
         is_right = outcome.result.length > 0;
     } else if (bytes_equal(result->state, BYTES("FAILURE"))) {
-        outcome.kind = OUTCOME_FAILURE;
-        is_right = read_exception(json_get(payload, "exception"), arena, &outcome);
+        is_right = read_failure(payload, arena, &outcome);
     } else if (bytes_equal(result->state, BYTES("RETRY"))) {
         outcome.kind = OUTCOME_RETRY;
         is_right = read_retry(payload, arena, &outcome);

@@ -235,8 +235,9 @@ static void arm_limit(struct local_run *run)
 {
     double limit_s = run->plan.deadline_s;
     run->timer_end = LOCAL_END_DEADLINE;
-    if (run->hard_limit_s > 0.0 && (limit_s <= 0.0 || run->hard_limit_s < limit_s)) {
-        limit_s = run->hard_limit_s;
+    double end_s = run->hard_limit_s + run->site->limit_grace_s;
+    if (run->hard_limit_s > 0.0 && (limit_s <= 0.0 || end_s < limit_s)) {
+        limit_s = end_s;
         run->timer_end = LOCAL_END_LIMIT;
     }
     if (limit_s > 0.0) {

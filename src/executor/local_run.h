@@ -27,6 +27,7 @@ struct local_run_site {
     const char *log_folder;
     const char *work_folder;
     const char *claims_folder;
+    double limit_grace_s;            /* from the hard limit to the end of the process */
     char *const *environment;        /* the worker's */
     const char *const *passed_names; /* of it what a process gets */
 };

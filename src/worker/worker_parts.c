@@ -14,8 +14,9 @@
 #include "worker/settings_tasks.h"
 #include "worker/worker_private.h"
 
-#define MAX_BODY_BYTES ((size_t)512 << 20) /* Redis' own limit of a value */
-#define MAX_REPORTS    ((size_t)4096) /* far more than are under way with a backend that answers */
+#define MAX_BODY_BYTES      ((size_t)512 << 20) /* Redis' own limit of a value */
+#define LOCAL_LIMIT_GRACE_S 30.0                /* as a pod's: src/executor/kubernetes_job.c */
+#define MAX_REPORTS         ((size_t)4096) /* far more than are under way with a backend that answers */
 
 /* Telemetry */
 
@@ -222,6 +223,7 @@ static struct executor *build_local(struct worker *worker, struct error *reterr)
                           : arena_format(worker->arena, "%s/logs", worker->run_folder),
         .work_folder = arena_format(worker->arena, "%s/work", worker->run_folder),
         .claims_folder = arena_format(worker->arena, "%s/claims", worker->run_folder),
+        .limit_grace_s = LOCAL_LIMIT_GRACE_S,
         .environment = environ,
     };
     return executor_local_new(worker->loop, &options, &pipeline_executor_events, worker->pipeline,

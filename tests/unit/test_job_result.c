@@ -80,6 +80,20 @@ static void test_reads_an_exception(void **state)
     assert_int_equal(fixture->outcome.kind, OUTCOME_FAILURE);
     assert_text(fixture->outcome.exc_type, "ValueError");
     assert_text(fixture->outcome.exc_message, "[\"x\"]");
+    assert_false(fixture->outcome.timed_out);
+}
+
+static void test_reads_a_hard_time_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *exception = "{\"exc_type\": \"TimeLimitExceeded\", \"exc_message\": [1], "
+                            "\"exc_module\": \"billiard.exceptions\"}";
+    const char *payload = arena_format(fixture->arena, "\"exception\": %s", exception);
+    assert_true(job_result_read(report(fixture, "FAILURE", payload, exception), fixture->arena,
+                                &fixture->result, &fixture->error));
+    assert_true(
+        job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome, &fixture->error));
+    assert_true(fixture->outcome.timed_out);
 }
 
 static void test_reads_a_retry_with_its_countdown(void **state)
@@ -263,6 +277,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reads_a_result, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_an_exception, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_a_hard_time_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_retry_with_its_countdown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_what_is_left_to_do, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tells_no_frames_from_none_told, set_up, tear_down),

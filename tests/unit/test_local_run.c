@@ -263,6 +263,14 @@ static void test_deadline_and_limit(void **state)
     assert_true(fixture->outcome.timed_out);
 }
 
+static void test_runner_has_time_to_end_itself_at_the_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->site.limit_grace_s = 50.0;
+    begin(fixture, "sleep 0.1; exit 3", "", 0.02);
+    check_outcome(fixture, OUTCOME_FAILURE, "CrashExit", "\"exit_code\": 3");
+}
+
 static void test_deaf_process_is_killed_after_its_grace(void **state)
 {
     struct fixture *fixture = *state;
@@ -356,6 +364,7 @@ int main(void)
         TEST(test_failures),
         TEST(test_what_cannot_start),
         TEST(test_deadline_and_limit),
+        TEST(test_runner_has_time_to_end_itself_at_the_limit),
         TEST(test_deaf_process_is_killed_after_its_grace),
         TEST(test_revoked),
         TEST(test_revoked_before_it_runs),
