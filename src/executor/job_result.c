@@ -237,8 +237,10 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
         outcome.kind = OUTCOME_IGNORE;
         is_right = read_told(json_get(payload, "told"), arena, &outcome.told);
     } else if (bytes_equal(result->state, BYTES("REJECTED"))) {
+        struct json exception = json_get(payload, "exception");
         outcome.kind = OUTCOME_REJECT;
         outcome.requeue = json_get(payload, "requeue").type == JSON_TYPE_TRUE;
+        is_right = json_is_unset(exception) || read_exception(exception, arena, &outcome);
     } else {
         is_right = false;
     }

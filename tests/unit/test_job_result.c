@@ -227,6 +227,23 @@ static void test_refuses_a_moved_result_with_a_hole(void **state)
     }
 }
 
+static void test_reads_why_a_task_rejected_its_message(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *exception = "{\"exc_type\": \"Reject\", \"exc_message\": [\"late\", false], "
+                            "\"exc_module\": \"celery.exceptions\"}";
+    const char *payload =
+        arena_format(fixture->arena, "\"exception\": %s, \"requeue\": true", exception);
+    assert_true(job_result_read(report(fixture, "REJECTED", payload, exception), fixture->arena,
+                                &fixture->result, &fixture->error));
+    assert_true(
+        job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome, &fixture->error));
+    assert_int_equal(fixture->outcome.kind, OUTCOME_REJECT);
+    assert_true(fixture->outcome.requeue);
+    assert_text(fixture->outcome.exc_type, "Reject");
+    assert_text(fixture->outcome.exc_message, "[\"late\", false]");
+}
+
 static void test_reads_what_an_ignored_task_told(void **state)
 {
     struct fixture *fixture = *state;
@@ -277,6 +294,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reads_a_result, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_an_exception, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_why_a_task_rejected_its_message, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_hard_time_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_retry_with_its_countdown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_what_is_left_to_do, set_up, tear_down),
