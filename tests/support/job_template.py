@@ -37,6 +37,7 @@ def write_template(
     *,
     script: str = "",
     command: Sequence[str] = RUNNER,
+    app: str = "pod_tasks",
     env: Mapping[str, str] | None = None,
     requests: Mapping[str, str] | None = None,
     container: Json | None = None,
@@ -45,14 +46,14 @@ def write_template(
 ) -> str:
     """Write a Job template and return its path.
 
-    It runs `script` with sh, or else `command`, by default the app pod_tasks with the runner.
+    It runs `script` with sh, or else `command`, by default the runner with the app pod_tasks.
     `container`, `pod` and `job` are further members of these parts.
     """
     main = {
         "name": "main",
         "image": "test:1",
         "command": ["sh", "-c", script] if script else list(command),
-        "env": [{"name": "PETIOLE_APP", "value": "pod_tasks"}],
+        "env": [{"name": "PETIOLE_APP", "value": app}],
         "resources": {"requests": dict(requests or SMALL)},
         **(container or {}),
     }

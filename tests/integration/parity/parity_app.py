@@ -225,7 +225,7 @@ def retry_changed(self: Any, *args: Any, **kwargs: Any) -> Any:
             queue="strict",
             time_limit=50,
             soft_time_limit=40,
-            expires=60,
+            expires=600,
             shadow="other name",
             headers={"added": "yes"},
         )
@@ -504,7 +504,7 @@ def routed() -> str:
 def send_routed(self: Any) -> str:
     """Send a task that a setting routes, and one with a priority."""
     routed.delay()
-    add.apply_async((1, 2), priority=6, headers={"x_user": "inside"}, expires=100)
+    add.apply_async((1, 2), priority=6, headers={"x_user": "inside"}, expires=1000)
     return "sent"
 
 

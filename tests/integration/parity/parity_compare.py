@@ -64,6 +64,16 @@ class Difference:
     kinds: tuple[str, ...] = ("process",)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not compared with some kinds of worker, and why, in the words of the README."""
+
+    name: str
+    reason: str
+    scenarios: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
 def as_text(value: Any) -> str:
     """Return a value as the expressions of a Difference see it."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity_compare import MISSING, Difference, Where
+from parity_compare import MISSING, Difference, LeftOut, Where
 
 NOTHING = f"^{MISSING}$"
 THERE = "^there$"
@@ -14,6 +14,31 @@ WORKER_SIGNALS = (
 PROCESS = r"\w+(-<number>)?]"
 NEWEST = ("newest",)
 OLDEST = ("oldest",)
+LOCAL = ("local",)
+BOTH = ("process", "local")
+
+LEFT_OUT: tuple[LeftOut, ...] = (
+    LeftOut(
+        "not compared: chords",
+        "A container cannot count their members: they end in FAILURE `CanvasUnsupported`, by "
+        "tests/integration/test_container.py",
+        ("chords", "chord_retry", "chord_error", "chord_of_lost"),
+        LOCAL,
+    ),
+    LeftOut(
+        "not compared: tasks that wait for tasks that they send",
+        "These leave when the task has ended: `get()` of one raises `CanvasUnsupported`",
+        ("inside",),
+        LOCAL,
+    ),
+    LeftOut(
+        "not compared: pickle, msgpack and yaml",
+        "A container takes JSON alone: what `accept_content` allows besides ends in FAILURE "
+        "`MessageUnsupported`, and what it does not allow is refused as by Celery",
+        ("serializers",),
+        LOCAL,
+    ),
+)
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
@@ -26,6 +51,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             Where(rf"^({WORKER_SIGNALS})\(", "^sent$", NOTHING, ("worker_signals",)),
             Where("app parity_app: The handler .* is not called", NOTHING, THERE, ("worker_log",)),
         ),
+        BOTH,
     ),
     Difference(
         "ends that a process cannot tell",
@@ -72,6 +98,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "The worker stores a result when the process is done with the task: `on_success`, "
         "`after_return` and `task_postrun` run before clients see it, in Celery after",
         (Where("tasks/curious/runs/0/.*values", "SUCCESS", "STARTED", ("task_class",)),),
+        BOTH,
     ),
     Difference(
         "frames in tracebacks",
@@ -121,6 +148,7 @@ DIFFERENCES: tuple[Difference, ...] = (
                 features=("serializers_refused", "worker_log"),
             ),
         ),
+        BOTH,
     ),
     Difference(
         "what the worker says of its decisions",
@@ -140,6 +168,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             Where("", features=("revoked",)),
             Where("^petiole:revoked:", NOTHING, "", ("broker_at_end",)),
         ),
+        BOTH,
     ),
     Difference(
         "Celery 5.2.7: what the worker itself makes",
@@ -158,6 +187,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ),
             Where("tasks/hard_limit_late/", features=("hard_limit_late",), celeries=OLDEST),
         ),
+        BOTH,
     ),
     Difference(
         "Celery 5.2.7: exceptions that cannot be pickled",
@@ -169,6 +199,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ),
             Where("(tasks|seen)/(lambda|local|picky)/", "", "", ("odd_errors",), OLDEST),
         ),
+        BOTH,
     ),
     Difference(
         "Celery 5.2.7: errbacks that raise",

@@ -66,7 +66,7 @@ def record(kind: str, task_id: Any, **fields: Any) -> None:
         "kind": kind,
         "id": task_id,
         "pid": os.getpid(),
-        "in_child": os.getpid() != _parent,
+        "in_child": os.getpid() != _parent or "PARITY_IS_CHILD" in os.environ,
         "node": os.environ.get("PARITY_NODE"),
         **fields,
     }

@@ -23,17 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import parity_scenarios  # noqa: F401 - enters the scenarios
+import parity_scenarios_canvas  # noqa: F401
+from job_template import write_template
 from parity_compare import Where, compare, missing, unexpected
-from parity_differences import DIFFERENCES
+from parity_differences import DIFFERENCES, LEFT_OUT
+from parity_differences_local import LOCAL_DIFFERENCES
+from parity_scene import SCENARIOS
 from parity_transcript import Run, transcripts
 from petiole_worker import TOP, PetioleWorker
-from program import Program, clean_environment
+from program import INHERITED, Program, clean_environment
 from python_env import ensure, find_python
 from redis_server import RedisServer
 
 HERE = Path(__file__).resolve().parent
-KINDS = ("celery", "process")  # the first is what the others are compared with
-CLIENT_TIMEOUT_S = 240
+KINDS = ("celery", "process", "local")  # the first is what the others are compared with
+CLIENT_TIMEOUT_S = 540
 OLDEST_PYTHON, NEWEST_PYTHON = "3.9", "3.13"
 HEAD = "celery-task-meta-"
 NODES: dict[str, dict[str, Any]] = {
@@ -46,6 +51,14 @@ NODES: dict[str, dict[str, Any]] = {
     "strict": {"task_default_queue": "strict"},
 }
 PROCESSES = {"open": 4, "strict": 2}
+OUTPUT_HEAD = "\n[2026-01-01 00:00:00,000: INFO/MainProcess] output of a container\n"
+IN_CONTAINERS = ("parity_app.*", "a dotless name*", "celery.*")  # tasks of the kind "local"
+CLIENT_ENVIRONMENT = {
+    "local": {
+        "PARITY_TIMEOUT_S": "120",  # each task starts a Python, and others wait for it
+        "PARITY_ONCE": "1",
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -103,20 +116,52 @@ def start_worker(
     environment = app_environment(server, node, python)
     environment |= {"PARITY_RECORDS": server.url(2), "PARITY_NODE": node}
     count = str(PROCESSES[node])
+    settings: dict[str, Any] = {"tasks": {}, "plugins": []}
     if kind == "celery":
         command = [python, "-m", "celery", "-A", "parity_app", "worker", "-n", f"{node}@test"]
         command += ["-Q", node, "-l", "INFO", "-P", "prefork", "-c", count]
         folder.mkdir(parents=True, exist_ok=True)
         return Program(command, folder / f"{node}.log", environment, cwd=folder)
+    if kind == "local":
+        settings |= container_settings(environment, node, python, folder)
     return PetioleWorker(
         folder,
         name=node,
-        settings={"tasks": {}, "plugins": []},
+        settings=settings,
         queues=(node,),
         global_arguments=("-A", "parity_app"),
         arguments=("-P", "prefork", "-c", count),
         environment=environment,
     )
+
+
+def container_settings(
+    environment: dict[str, str], node: str, python: str, folder: Path
+) -> dict[str, Any]:
+    """Return settings by which each task of the app is a container's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    of_container = {key: environment[key] for key in environment if key not in INHERITED}
+    of_container.pop("PYTHONDONTWRITEBYTECODE")
+    template = write_template(
+        folder,
+        f"{node}-template",
+        command=(python, "-m", "petiole.run"),
+        app="parity_app",
+        env={
+            **of_container,
+            "PARITY_IS_CHILD": "1",
+            "PETIOLE_ACCEPT_CONTENT": "json",
+            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+        },
+    )
+    row = {"executor": "local", "job_template": template}
+    return {
+        "tasks": dict.fromkeys(IN_CONTAINERS, row),
+        "kubernetes_namespace": node,  # the tenant, which has the queue of this name
+        "tenant_header": f"tenant_of_{node}",  # `open` sends to `strict`, as no tenant does
+        "kubernetes_publish_queues": list(NODES),
+        "local_log_dir": str(folder / f"{node}-output"),
+    }
 
 
 def run_kind(kind: str, python: str, folder: Path, only: Sequence[str] = ()) -> Run:
@@ -131,18 +176,27 @@ def run_kind(kind: str, python: str, folder: Path, only: Sequence[str] = ()) -> 
             stack.callback(workers[node].stop)
         for worker in workers.values():
             worker.wait_log(r"\S+ ready\.", 60)
-        client = run_client(server, python, folder, only)
+        client = run_client(kind, server, python, folder, only or scenarios_of(kind))
         for worker in workers.values():
             worker.stop(30)
-        return collect(server, client, {node: each.log() for node, each in workers.items()})
+        logs = {node: each.log() + outputs(folder, node) for node, each in workers.items()}
+        return collect(server, client, logs)
+
+
+def outputs(folder: Path, node: str) -> str:
+    """Return what containers wrote: their process stands for one of the pool."""
+    paths = sorted((folder / f"{node}-output").glob("*"))
+    texts = [OUTPUT_HEAD + path.read_text(errors="replace") for path in paths]
+    return "".join(texts).replace("/MainProcess]", "/ForkPoolWorker-1]")
 
 
 def run_client(
-    server: RedisServer, python: str, folder: Path, only: Sequence[str]
+    kind: str, server: RedisServer, python: str, folder: Path, only: Sequence[str]
 ) -> dict[str, Any]:
     """Run the client script and return what it wrote."""
     answer = folder / "client.json"
     environment = app_environment(server, "open", python) | {"PARITY_ONLY": " ".join(only)}
+    environment |= CLIENT_ENVIRONMENT.get(kind, {})
     done = subprocess.run(
         [python, str(HERE / "parity_client.py"), str(answer)],
         env=environment,
@@ -181,11 +235,17 @@ def run_kinds(
         return {kind: transcripts(run.result()) for kind, run in runs.items()}
 
 
+def scenarios_of(kind: str) -> list[str]:
+    """Return the scenarios that are run with a kind of worker; none: all."""
+    left_out = {name for each in LEFT_OUT if kind in each.kinds for name in each.scenarios}
+    return [name for name in SCENARIOS if name not in left_out] if left_out else []
+
+
 def rows_for(kind: str, celery: str) -> list[Where]:
     """Return where differences of a kind of worker are expected with a version of Celery."""
     return [
         where
-        for difference in DIFFERENCES
+        for difference in (*DIFFERENCES, *LOCAL_DIFFERENCES)
         for where in difference.where
         if kind in difference.kinds and celery in where.celeries
     ]
@@ -211,8 +271,8 @@ def main() -> int:
             (folder / f"{kind}.json").write_text(json.dumps(each, indent=1))
     rows = rows_for(options.kind, options.celery)
     mismatches = {
-        feature: list(compare(each, found[options.kind][feature]))
-        for feature, each in found["celery"].items()
+        feature: list(compare(found["celery"][feature], each))
+        for feature, each in found[options.kind].items()
     }
     count = 0
     for feature, each in mismatches.items():

@@ -6,6 +6,7 @@ Runs under Celery 5.2.7 and newer and Python 3.9 and newer, as part of `parity_c
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import redis
 from celery import VERSION
 from parity_record import CHANNEL, describe
 
-TIMEOUT_S = 25
+TIMEOUT_S = float(os.environ.get("PARITY_TIMEOUT_S", "25"))
 OPEN, STRICT = "open", "strict"
 HEAD = "celery-task-meta-"
 READY_STATES = ("SUCCESS", "FAILURE", "REVOKED")
@@ -98,6 +99,7 @@ class Scene:
         self.watch = watch
         self.broker = broker
         self.is_newest = VERSION >= (5, 7)
+        self.is_once = "PARITY_ONCE" in os.environ  # no end of a task is told twice
 
     def new_id(self, label: str) -> str:
         """Return the id of the task called `label`: the same in every run."""

@@ -16,8 +16,7 @@ WORKER_FEATURES = ("worker_signals", "worker_log", "broker_at_end")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 LOG_HEAD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: (\w+)/([\w-]+)\] ")
 # What Celery's worker, or a task below it, prints beside the log.
-# What Celery's worker, or a task below it, prints beside the log.
-OWN_LINES = re.compile(r"(?<=\n)(worker: |raw output ).*\n")
+OWN_LINES = re.compile(r"(?<=\n)(worker: |raw output |petiole.run: |::petiole).*\n")
 LOUD = ("WARNING", "ERROR", "CRITICAL")
 PLACEHOLDERS = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?"), "<time>"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,8 +18,9 @@ os.environ.setdefault("PARITY_URL", "redis://")  # nothing is sent from here
 import parity_scenarios
 import parity_scenarios_canvas
 from parity_compare import Mismatch, Where, compare, missing, unexpected
-from parity_differences import DIFFERENCES
-from parity_run import KINDS, Environment, environments, rows_for, run_kinds
+from parity_differences import DIFFERENCES, LEFT_OUT
+from parity_differences_local import LOCAL_DIFFERENCES
+from parity_run import Environment, environments, rows_for, run_kinds, scenarios_of
 from parity_scene import SCENARIOS
 from parity_transcript import WORKER_FEATURES, normal, read_log
 from petiole_worker import TOP
@@ -31,25 +32,43 @@ Found = dict[str, list[Mismatch]]
 MOST_SHOWN = 40
 
 
+def kinds(environment: Environment) -> list[str]:
+    """Return what is compared with Celery: a container for each task is for the newest alone."""
+    is_release = os.environ.get("PETIOLE_VARIANT", "release") == "release"
+    return (
+        ["process", "local"] if is_release and environment == Environment("newest") else ["process"]
+    )
+
+
+PAIRS = [(kind, environment) for environment in environments() for kind in kinds(environment)]
+CASES = [
+    pytest.param(feature, kind, environment, id=f"{feature}-{kind}-{environment}")
+    for kind, environment in PAIRS
+    for feature in (*(scenarios_of(kind) or SCENARIOS), *WORKER_FEATURES)
+]
+
+
 @pytest.fixture(scope="session")
 def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Environment, str], Found]:
     """Return a function that gives what differs with an environment, running each once."""
-    known: dict[Environment, dict[str, Any]] = {}
+    known: dict[tuple[str, Environment], dict[str, Any]] = {}
+
+    def run(environment: Environment, *names: str) -> None:
+        runs = run_kinds(names, environment.interpreter(), tmp_path_factory.mktemp("parity"))
+        known.update({(name, environment): each for name, each in runs.items()})
 
     def look(environment: Environment, kind: str) -> Found:
-        if environment not in known:
-            folder = tmp_path_factory.mktemp("parity")
-            known[environment] = run_kinds(KINDS, environment.interpreter(), folder)
-        celery, other = known[environment]["celery"], known[environment][kind]
-        return {name: list(compare(each, other.get(name))) for name, each in celery.items()}
+        if ("celery", environment) not in known:
+            run(environment, "celery", "process")
+        if (kind, environment) not in known:
+            run(environment, kind)  # by itself: it takes all of the machine
+        celery = known["celery", environment]
+        return {
+            name: list(compare(celery[name], each))
+            for name, each in known[kind, environment].items()
+        }
 
     return look
-
-
-@pytest.fixture(params=environments(), ids=str)
-def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
-    """Return each environment in turn."""
-    return request.param
 
 
 def shown(where: Where) -> str:
@@ -58,8 +77,7 @@ def shown(where: Where) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in fields.items() if value)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize(("feature", "kind", "environment"), CASES)
 def test_feature(
     feature: str, kind: str, environment: Environment, find: Callable[..., Found]
 ) -> None:
@@ -73,7 +91,7 @@ def test_feature(
     assert not absent, "expected, but not there:\n" + "\n".join(map(shown, absent))
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize(("kind", "environment"), PAIRS, ids=str)
 def test_every_difference_of_the_table_occurs(
     kind: str, environment: Environment, find: Callable[..., Found]
 ) -> None:
@@ -82,16 +100,20 @@ def test_every_difference_of_the_table_occurs(
     assert not [shown(row) for row, _ in missing(found, rows)]
 
 
-def test_the_readme_has_the_table() -> None:
+def test_the_readme_has_the_tables() -> None:
     text = (TOP / "README.md").read_text()
     rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.MULTILINE))
-    for difference in DIFFERENCES:
-        assert rows.get(difference.name) == difference.reason
+    for each in (*DIFFERENCES, *LEFT_OUT, *LOCAL_DIFFERENCES):
+        assert rows.get(each.name) == each.reason
+    shared = " ".join(re.findall(r"^Of the rows above, (.+?) hold", text, re.MULTILINE | re.DOTALL))
+    names = re.findall(r'"(.+?)"', " ".join(shared.split()))
+    assert names == [each.name for each in DIFFERENCES if "local" in each.kinds]
 
 
-def test_the_features_of_the_table_are_there() -> None:
-    named = {feature for each in DIFFERENCES for row in each.where for feature in row.features}
-    assert named <= set(FEATURES)
+def test_the_features_of_the_tables_are_there() -> None:
+    table = (*DIFFERENCES, *LOCAL_DIFFERENCES)
+    named = {feature for each in table for row in each.where for feature in row.features}
+    assert named | {name for each in LEFT_OUT for name in each.scenarios} <= set(FEATURES)
 
 
 def test_what_must_differ_is_normal() -> None:
