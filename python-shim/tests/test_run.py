@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -283,6 +284,21 @@ def test_termination_is_not_reported(runner: Runner, number: signal.Signals) -> 
     assert rest == "petiole.run: terminated\n"
     assert marker.read_text() == "cleaned up"
     assert not runner.result_file.exists()
+
+
+def test_termination_while_celery_is_imported(runner: Runner) -> None:
+    """A first process that handles no signal yet would ignore it, and be killed much later."""
+    runner.write("runner_app.add", 1, 2)
+    (runner.folder / "billiard.py").write_text(
+        "import sys, time; print('importing', file=sys.stderr, flush=True); time.sleep(60)"
+    )
+    path = os.pathsep.join([str(runner.folder), runner.python.environment({})["PYTHONPATH"]])
+    process = runner.python.start("-m", "petiole.run", **runner.variables(PYTHONPATH=path))
+    read_until(process, "importing")
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 143
+    assert rest == "petiole.run: terminated\n"
 
 
 def test_forked_helper_ends_by_its_signal(runner: Runner) -> None:
