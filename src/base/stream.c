@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 
 #include "base/keepalive.h"
 #include "base/memory.h"
+#include "base/stream_options.h"
 #include "base/stream_tls.h"
 
 #define INPUT_BYTES        ((size_t)64 * 1024)
@@ -56,6 +58,7 @@ struct stream {
     struct timer deadline; /* of the connect */
     struct loop_call flush;
     struct loop_call begin;
+    struct loop_call resume;
     struct error error; /* of the latest failure */
 };
 
@@ -104,6 +107,7 @@ static void leave(struct stream *stream, enum stream_state state)
     loop_stop_timer(stream->loop, &stream->deadline);
     loop_cancel(stream->loop, &stream->flush);
     loop_cancel(stream->loop, &stream->begin);
+    loop_cancel(stream->loop, &stream->resume);
     close_handle(stream);
 }
 
@@ -252,7 +256,9 @@ static void on_allocate(uv_handle_t *handle, size_t suggested_bytes, uv_buf_t *r
     if (!stream->input) {
         stream->input = memory_resize(NULL, INPUT_BYTES, 1);
     }
-    *ret_piece = uv_buf_init(stream->input, (unsigned)INPUT_BYTES);
+    size_t most = stream->options.turn_read_bytes;
+    size_t length = most > 0 && most < INPUT_BYTES ? most : INPUT_BYTES;
+    *ret_piece = uv_buf_init(stream->input, (unsigned)length);
 }
 
 static void become_open(struct stream *stream)
@@ -304,6 +310,10 @@ static void on_read(uv_stream_t *handle, ssize_t count, const uv_buf_t *piece)
     if (count == 0) {
         return;
     }
+    if (data.length == stream->options.turn_read_bytes) {
+        (void)uv_read_stop(&stream->handle.stream);
+        loop_defer(stream->loop, &stream->resume);
+    }
     if (!stream->tls) {
         stream->events.on_data(stream->context, data);
         return;
@@ -318,16 +328,33 @@ static void on_read(uv_stream_t *handle, ssize_t count, const uv_buf_t *piece)
     }
 }
 
+static void resume(void *context)
+{
+    struct stream *stream = context;
+    int failed = uv_read_start(&stream->handle.stream, on_allocate, on_read);
+    if (failed) {
+        drop_for(stream, failed);
+    }
+}
+
+/* Only what is there at the beginning: who writes without end must not hold the loop. */
 void stream_read_now(struct stream *stream)
 {
     uv_os_fd_t descriptor = -1;
     uv_buf_t piece;
+    int unread_bytes = 0;
+    if (stream->state != STREAM_OPEN || uv_fileno(&stream->handle.any, &descriptor) != 0
+        || ioctl(descriptor, FIONREAD, &unread_bytes) != 0) {
+        return;
+    }
     on_allocate(&stream->handle.any, 0, &piece);
-    while (stream->state == STREAM_OPEN && uv_fileno(&stream->handle.any, &descriptor) == 0) {
-        ssize_t count = read(descriptor, piece.base, piece.len);
+    while (unread_bytes > 0 && stream->state == STREAM_OPEN) {
+        size_t unread = (size_t)unread_bytes;
+        ssize_t count = read(descriptor, piece.base, unread < piece.len ? unread : piece.len);
         if (count <= 0) {
             return; /* an end is told by the loop */
         }
+        unread_bytes -= (int)count;
         stream->events.on_data(stream->context, bytes_of(piece.base, (size_t)count));
     }
 }
@@ -504,22 +531,6 @@ static void begin(void *context)
 
 /* Life cycle */
 
-static const char *copy_text(struct arena *arena, const char *text)
-{
-    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
-}
-
-static struct stream_options copy_options(const struct stream_options *options, struct arena *texts)
-{
-    struct stream_options copy = *options;
-    copy.host = copy_text(texts, options->host);
-    copy.unix_path = copy_text(texts, options->unix_path);
-    copy.tls.ca_file = copy_text(texts, options->tls.ca_file);
-    copy.tls.certificate_file = copy_text(texts, options->tls.certificate_file);
-    copy.tls.key_file = copy_text(texts, options->tls.key_file);
-    return copy;
-}
-
 struct stream *stream_open(struct loop *loop, const struct stream_options *options,
                            const struct stream_events *events, void *context)
 {
@@ -529,7 +540,7 @@ struct stream *stream_open(struct loop *loop, const struct stream_options *optio
     stream->events = *events;
     stream->context = context;
     stream->texts = arena_new(0);
-    stream->options = copy_options(options, stream->texts);
+    stream->options = stream_options_copy(options, stream->texts);
     stream->connect.data = stream;
     stream->write.data = stream;
     buffer_init(&stream->out, options->max_write_bytes);
@@ -537,6 +548,7 @@ struct stream *stream_open(struct loop *loop, const struct stream_options *optio
                 options->max_write_bytes + (options->tls.enabled ? TLS_OVERHEAD_BYTES : 0));
     stream->deadline = (struct timer){.on_due = on_deadline, .context = stream};
     stream->flush = (struct loop_call){.function = flush, .context = stream};
+    stream->resume = (struct loop_call){.function = resume, .context = stream};
     stream->begin = (struct loop_call){.function = begin, .context = stream};
     loop_start_timer(loop, &stream->deadline, options->connect_timeout_ms);
     loop_defer(loop, &stream->begin);

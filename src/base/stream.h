@@ -43,6 +43,9 @@ struct stream_options {
     int connect_timeout_ms; /* name look-up, connect and handshake together */
     /* What may wait to be written; beyond it the connection is dropped with TOO_LARGE. */
     size_t max_write_bytes;
+    /* What is read in one turn of the loop at most, of a peer that writes more than its owner can
+     * take: the others' turn comes in between. 0: no bound. */
+    size_t turn_read_bytes;
 };
 
 /* Both ends of the conversation with the owner. All are called from the loop, never inside
@@ -70,8 +73,8 @@ void stream_write(struct stream *stream, struct bytes data);
 struct buffer;
 struct buffer *stream_out(struct stream *stream);
 
-/* Hands up what has arrived by now, without waiting for the loop; never drops the connection. Not for
- * TLS, and not inside on_data. */
+/* Hands up what has arrived by now, without waiting for the loop, and no more than that, however much
+ * the peer goes on to write; never drops the connection. Not for TLS, and not inside on_data. */
 void stream_read_now(struct stream *stream);
 
 /* Drops the connection without a callback and leaves NULL; the memory goes when libuv has let go

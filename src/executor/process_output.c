@@ -6,6 +6,7 @@
 #define MAX_LINE_BYTES  ((size_t)16 * 1024)
 #define MAX_WRITE_BYTES 4096 /* nothing is written */
 #define OPEN_MS         60000
+#define TURN_BYTES      4096 /* each line costs more than its bytes: `yes` must not hold the loop */
 
 struct process_output {
     process_output_fn *on_line;
@@ -59,6 +60,7 @@ struct process_output *process_output_new(struct loop *loop, int descriptor,
         .descriptor = descriptor,
         .connect_timeout_ms = OPEN_MS,
         .max_write_bytes = MAX_WRITE_BYTES,
+        .turn_read_bytes = TURN_BYTES,
     };
     output->on_line = on_line;
     output->context = context;

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -218,6 +219,12 @@ def print_later(path: str) -> str:
 
     threading.Thread(target=wait).start()
     return "returned"
+
+
+@app.task
+def leave_chatter() -> int:
+    """Leave a process behind that writes without end; return its id."""
+    return subprocess.Popen(["yes"]).pid
 
 
 @app.task

@@ -98,6 +98,15 @@ def test_output_after_the_end_of_a_task(
     assert run(send, "add", 1, 2) == 3
 
 
+def test_output_without_end(start_pool: PetioleStarter, send: Send) -> None:
+    start_pool(2)
+    chatter = run(send, "leave_chatter")
+    try:
+        assert [run(send, "add", 1, number) for number in range(4)] == [1, 2, 3, 4]
+    finally:
+        os.kill(chatter, signal.SIGKILL)
+
+
 def test_a_task_that_changes_signals(
     start_pool: PetioleStarter, send: Send, backend: redis.Redis
 ) -> None:

@@ -278,6 +278,37 @@ static void test_may_be_closed_at_any_stage(void **state)
     assert_int_equal(fixture->drop_count, 0);
 }
 
+/* Writes as much again as it is handed. */
+static void write_again(void *context, struct bytes data)
+{
+    struct fixture *fixture = context;
+    (void)buffer_append(&fixture->received, data);
+    assert_true(fixture->received.length < 100);
+    assert_int_equal(write(fixture->peer, data.data, data.length), data.length);
+}
+
+static void test_reads_what_is_there_and_no_more(void **state)
+{
+    static const struct stream_events events = {on_open, write_again, on_drop};
+    struct fixture *fixture = *state;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    fixture->peer = ends[1];
+    struct stream_options options = {.unix_path = "pair",
+                                     .descriptor = ends[0],
+                                     .connect_timeout_ms = 5000,
+                                     .max_write_bytes = 4096};
+    fixture->stream = stream_open(fixture->loop, &options, &events, fixture);
+    loop_until(fixture->loop, is_open, fixture);
+    stream_read_now(fixture->stream);
+    assert_int_equal(fixture->received.length, 0);
+    assert_int_equal(write(fixture->peer, "words", 5), 5);
+    stream_read_now(fixture->stream);
+    assert_int_equal(fixture->received.length, 5);
+    stream_read_now(fixture->stream);
+    assert_int_equal(fixture->received.length, 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_gives_up_on_a_silent_peer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reports_a_bad_certificate_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_may_be_closed_at_any_stage, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_what_is_there_and_no_more, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
