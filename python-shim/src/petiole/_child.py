@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
@@ -60,6 +61,8 @@ class LogHandler(logging.Handler):
                 channel.send(_frames.LOG, _frames.log(level, text))
             else:
                 os.write(STDERR, text + b"\n")
+        except SoftTimeLimitExceeded:
+            raise  # of the task that logs, not of the log
         except Exception:
             self.handleError(record)
 
@@ -71,7 +74,7 @@ class Child:
         """Take the socket; nothing is sent yet."""
         self._app = app
         self._hostname = hostname
-        self._channel = _frames.Channel(peer)
+        self._channel = _frames.Channel(peer, self._after_send)
         self._task_id: str | None = None
         self._name = ""
         self._document: tuple[str, bytes] = ("", b"")
@@ -147,9 +150,15 @@ class Child:
         if self._task_id is None:
             return
         if self._channel.is_sending():
-            self._is_due = True
+            self._is_due = True  # see _after_send
             return
         raise SoftTimeLimitExceeded
+
+    def _after_send(self) -> None:
+        """Interrupt the task whose limit came while it sent; signals are the main thread's."""
+        if self._is_due and threading.current_thread() is threading.main_thread():
+            self._is_due = False
+            raise SoftTimeLimitExceeded
 
     def _run_task(self, task: list[bytes]) -> None:
         """Run one task and tell how it ended.
@@ -159,6 +168,7 @@ class Child:
         """
         task_id, name, text, content_type, content_encoding, body = task
         self._document = ("", b"")
+        self._is_due = False
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
         self._name = name.decode()

@@ -28,6 +28,7 @@ import os
 import socket
 import struct
 import threading
+from typing import Callable
 
 TASK = 1
 ENDING = 2
@@ -75,9 +76,10 @@ def log(level: int, message: bytes) -> bytes:
 class Channel:
     """The process' end of the socket. Any thread may send; one reads."""
 
-    def __init__(self, peer: socket.socket) -> None:
-        """Take the connected socket `peer`."""
+    def __init__(self, peer: socket.socket, after_send: Callable[[], None] | None = None) -> None:
+        """Take the connected socket `peer`; `after_send` is called after each whole frame."""
         self._peer = peer
+        self._after_send = after_send
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._owner = 0
@@ -110,6 +112,8 @@ class Channel:
                     self._peer.sendall(self._deferred.pop(0))
             finally:
                 self._owner = 0
+        if self._after_send is not None:
+            self._after_send()
 
     def receive_task(self) -> list[bytes] | None:
         """Wait for the next TASK or ENDING; return its texts, or None when the worker has closed.

@@ -1,0 +1,62 @@
+"""A process of the worker's pool, without a worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+from petiole import _child
+
+
+class Peer:
+    """A socket that is full: the soft limit of the task comes while it is written to."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: bytes) -> None:
+        """Take the data."""
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.sent.append(data)
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+def child(peer: Peer) -> Iterator[_child.Child]:
+    """Give a process in which a task runs."""
+    stranger: Any = peer
+    child = _child.Child(None, "celery@host", stranger)
+    child._task_id = "id"
+    before = signal.signal(signal.SIGUSR1, child._on_soft_limit)
+    _child.LogHandler.channel = child._channel
+    try:
+        yield child
+    finally:
+        _child.LogHandler.channel = None
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_soft_limit_within_a_state(child: _child.Child, peer: Peer) -> None:
+    """It interrupts the task when the frame is whole."""
+    with pytest.raises(SoftTimeLimitExceeded):
+        child.store("id", "PROGRESS", b"{}", False)
+    assert len(peer.sent) == 1
+
+
+def test_soft_limit_within_a_line_of_the_log(child: _child.Child, peer: Peer) -> None:
+    """It is no error of the log."""
+    logger = logging.Logger("test_child")
+    logger.addHandler(_child.LogHandler())
+    with pytest.raises(SoftTimeLimitExceeded):
+        logger.warning("still here")
+    assert len(peer.sent) == 1
