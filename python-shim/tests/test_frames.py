@@ -79,3 +79,26 @@ def test_broken(ends: tuple[socket.socket, _frames.Channel], data: bytes) -> Non
     worker.sendall(data)
     with pytest.raises(ValueError, match="the worker sent"):
         channel.receive_task()
+
+
+def test_send_within_the_steps_of_a_send(
+    ends: tuple[socket.socket, _frames.Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of a signal that logs may run between any two steps of a send."""
+    worker, channel = ends
+    get_ident = threading.get_ident
+    steps: list[int] = []
+
+    def interrupt() -> int:
+        steps.append(1)
+        if len(steps) == 2:
+            channel.send(_frames.LOG, b"nested")
+        return get_ident()
+
+    monkeypatch.setattr(_frames.threading, "get_ident", interrupt)
+    sender = threading.Thread(target=channel.send, args=(_frames.ACCEPTED,), daemon=True)
+    sender.start()
+    sender.join(10)
+    assert not sender.is_alive()
+    whole = struct.pack("<IB", 6, _frames.LOG) + b"nested" + struct.pack("<IB", 0, _frames.ACCEPTED)
+    assert worker.recv(100) == whole

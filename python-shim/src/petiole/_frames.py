@@ -80,7 +80,7 @@ class Channel:
         """Take the connected socket `peer`; `after_send` is called after each whole frame."""
         self._peer = peer
         self._after_send = after_send
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may send between any two steps
         self._pid = os.getpid()
         self._owner = 0
         self._deferred: list[bytes] = []
@@ -105,15 +105,18 @@ class Channel:
             self._deferred.append(frame)
             return
         with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                self._peer.sendall(frame)
-                while self._deferred:
-                    self._peer.sendall(self._deferred.pop(0))
-            finally:
-                self._owner = 0
+            self._send_whole(frame)
+            while self._deferred:
+                self._send_whole(self._deferred.pop(0))
         if self._after_send is not None:
             self._after_send()
+
+    def _send_whole(self, frame: bytes) -> None:
+        self._owner = threading.get_ident()
+        try:
+            self._peer.sendall(frame)
+        finally:
+            self._owner = 0
 
     def receive_task(self) -> list[bytes] | None:
         """Wait for the next TASK or ENDING; return its texts, or None when the worker has closed.
