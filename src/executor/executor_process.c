@@ -153,11 +153,16 @@ static void pass_hard_limit(struct process_run *run)
     finish(run, &outcome);
 }
 
-/* No process could do what follows from an end in time. */
+/* No process could do what follows from an end in time. One that waits for a process to be started
+ * goes on to wait, as long as that may succeed. */
 static void give_up_conclusion(struct process_run *run)
 {
     static const struct outcome nothing = {.kind = OUTCOME_IGNORE};
     struct process_slot *slot = run->slot;
+    if (!slot && !run->executor->is_held) {
+        loop_start_timer(run->executor->loop, &run->timer, CONCLUDE_MS);
+        return;
+    }
     if (slot) {
         slot->run = NULL;
         run->slot = NULL;
@@ -206,6 +211,7 @@ void executor_process_give(struct process_slot *slot, struct process_run *run)
         .body = message->body,
     };
     if (run->is_conclusion) {
+        loop_start_timer(executor->loop, &run->timer, CONCLUDE_MS);
         process_child_send_ending(slot->child, &task, run->ending);
     } else {
         process_child_send(slot->child, &task);

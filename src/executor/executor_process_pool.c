@@ -161,6 +161,27 @@ struct process_slot *executor_process_find_idle(struct executor_process *executo
     return best;
 }
 
+/* What goes to the next idle process, or NULL: an end first, since somebody waits for it. */
+static struct process_run *next_waiting(const struct executor_process *executor)
+{
+    list_for_each(node, following, &executor->waiting) {
+        struct process_run *run = list_entry(node, struct process_run, node);
+        if (run->is_conclusion) {
+            return run;
+        }
+    }
+    struct list_node *first = list_first(&executor->waiting);
+    return first ? list_entry(first, struct process_run, node) : NULL;
+}
+
+/* One more than usual for an end: tasks may keep all others busy for ever. */
+static bool may_start_process(const struct executor_process *executor)
+{
+    const struct process_run *next = next_waiting(executor);
+    size_t most = executor->options.max_processes + (next && next->is_conclusion ? 1 : 0);
+    return executor->live_count < most;
+}
+
 static void start_missing(struct executor_process *executor)
 {
     if (executor->is_held || executor->is_stopping || executor->waiting_count == 0) {
@@ -168,7 +189,7 @@ static void start_missing(struct executor_process *executor)
     }
     bool ok = executor->nursery || start_nursery(executor);
     while (ok && executor->waiting_count > executor->starting_count
-           && executor->live_count < executor->options.max_processes) {
+           && may_start_process(executor)) {
         ok = start_process(executor);
     }
     if (!ok) {
@@ -180,11 +201,11 @@ static void start_missing(struct executor_process *executor)
 void executor_process_assign(void *context)
 {
     struct executor_process *executor = context;
-    struct list_node *node = NULL;
+    struct process_run *run = NULL;
     struct process_slot *slot = NULL;
-    while ((node = list_first(&executor->waiting)) != NULL
+    while ((run = next_waiting(executor)) != NULL
            && (slot = executor_process_find_idle(executor)) != NULL) {
-        executor_process_give(slot, list_entry(node, struct process_run, node));
+        executor_process_give(slot, run);
     }
     start_missing(executor);
     if (executor->is_closing) {
@@ -257,7 +278,8 @@ void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib, boo
     }
     bool is_old =
         options->max_tasks_per_child > 0 && slot->task_count >= options->max_tasks_per_child;
-    if (is_large || is_old || is_ending || executor->is_closing) {
+    bool is_surplus = executor->live_count > options->max_processes;
+    if (is_large || is_old || is_ending || is_surplus || executor->is_closing) {
         retire(slot);
         loop_defer(executor->loop, &executor->assign_call);
     } else {

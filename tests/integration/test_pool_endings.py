@@ -293,6 +293,23 @@ def test_a_process_that_dies_after_the_success(start: Callable[..., Scene]) -> N
     assert not scene.broker.exists("notes")
 
 
+def test_an_end_while_every_process_is_busy(start: Callable[..., Scene]) -> None:
+    """What follows from it does not wait for a process to be free."""
+    scene = start("petiole", 1)
+    hung = scene.send(scene.task("hang"))
+    scene.worker.wait_log(rf"hang\[{hung}\] received")
+    wait_settled(scene.broker)  # early: it has begun
+    header = [scene.task("add", 1, 1), scene.task("add", 2, 2)]
+    members, body = scene.send_chord(header, scene.task("total"))
+    for member in members:
+        scene.worker.wait_log(rf"add\[{member}\] received")
+    scene.client.control.revoke(members)
+    assert scene.result(body)["result"]["exc_type"] == "ChordError"
+    assert [scene.result(member)["status"] for member in members] == ["REVOKED"] * 2
+    scene.client.control.revoke(hung, terminate=True)
+    assert scene.result(hung)["status"] == "REVOKED"
+
+
 def test_the_last_process_of_a_worker_that_stops(start: Callable[..., Scene]) -> None:
     """A task that ends by its limit while a worker stops fails its chord, too."""
     scene = start("petiole", 2)
