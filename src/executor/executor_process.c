@@ -256,6 +256,10 @@ void executor_process_done(struct process_run *run, const struct process_frame_d
         .document = done->document,
         .runtime_s = done->runtime_s,
     };
+    if (done->outcome == PROCESS_FRAME_LOST && run->has_succeeded) {
+        succeed(run, "its handlers ended the process", &outcome);
+        outcome.runtime_s = done->runtime_s;
+    }
     run->slot->run = NULL;
     run->slot = NULL;
     finish(run, &outcome);

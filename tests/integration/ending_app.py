@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -84,6 +85,20 @@ class Fatal(Task):
 @app.task(base=Fatal, acks_late=True, reject_on_worker_lost=True)
 def succeed_and_die(x: int) -> int:
     """Return, and end the process."""
+    return x
+
+
+class Leaving(Task):
+    """A task that leaves its process when it has succeeded."""
+
+    def on_success(self, *_: Any) -> None:
+        """Leave."""
+        sys.exit(3)
+
+
+@app.task(base=Leaving)
+def succeed_and_leave(x: int) -> int:
+    """Return, and leave the process."""
     return x
 
 

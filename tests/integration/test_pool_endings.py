@@ -293,6 +293,14 @@ def test_a_process_that_dies_after_the_success(start: Callable[..., Scene]) -> N
     assert not scene.broker.exists("notes")
 
 
+def test_a_process_that_leaves_after_the_success(start: Callable[..., Scene]) -> None:
+    scene = start("petiole")
+    first, second = scene.send_chain(scene.task("succeed_and_leave", 1), scene.task("add", 2))
+    assert scene.result(first)["result"] == 1
+    assert scene.result(second)["result"] == 3
+    scene.worker.wait_log(rf"WARNING/.*\[{first}\] succeeded before the worker was lost")
+
+
 def test_an_end_while_every_process_is_busy(start: Callable[..., Scene]) -> None:
     """What follows from it does not wait for a process to be free."""
     scene = start("petiole", 1)
