@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from petiole import _child
+from petiole import _child, _frames
 
 
 class Peer:
@@ -60,3 +61,17 @@ def test_soft_limit_within_a_line_of_the_log(child: _child.Child, peer: Peer) ->
     with pytest.raises(SoftTimeLimitExceeded):
         logger.warning("still here")
     assert len(peer.sent) == 1
+
+
+def test_log_when_the_worker_has_closed(
+    child: _child.Child, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What handlers of the end of a process log goes to its output, which the worker still reads."""
+    worker, own = socket.socketpair()
+    worker.close()
+    with own:
+        _child.LogHandler.channel = _frames.Channel(own)
+        logger = logging.Logger("test_child")
+        logger.addHandler(_child.LogHandler())
+        logger.warning("closing the database")
+    assert capfd.readouterr().err == "closing the database\n"

@@ -141,6 +141,10 @@ static void pass_hard_limit(struct process_run *run)
 {
     struct outcome outcome;
     struct process_slot *slot = run->slot;
+    process_child_drain(slot->child);
+    if (slot->run != run) {
+        return; /* it has ended in time, and only the worker was late */
+    }
     double limit_s = executor_hard_limit_s(run->request);
     executor_timed_out(run->request->arena, limit_s, &outcome);
     if (run->has_succeeded) {

@@ -52,6 +52,7 @@ static void on_kill_late(void *context)
 
 void executor_process_kill(struct process_slot *slot)
 {
+    process_child_drain(slot->child);
     retire(slot);
     executor_process_signal(slot, SIGTERM);
     loop_start_timer(slot->executor->loop, &slot->kill_timer, KILL_AFTER_MS);

@@ -136,7 +136,8 @@ void executor_process_free_slot(struct process_slot *slot, uint64_t rss_kib, boo
 /* Sends a signal to the process and its group. */
 void executor_process_signal(const struct process_slot *slot, int signal_number);
 
-/* Ends a process whose task is given up: SIGTERM, and SIGKILL soon. */
+/* Ends a process whose task is given up: SIGTERM, and SIGKILL soon. What it said by now is told. Not
+ * inside an event of its. */
 void executor_process_kill(struct process_slot *slot);
 
 /* Lets every process that has no task end, and the nursery when none is left. */

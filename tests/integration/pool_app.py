@@ -221,6 +221,15 @@ def print_later(path: str) -> str:
     return "returned"
 
 
+@app.task(time_limit=1)
+def tidy_up() -> None:
+    """Log when the hard limit ends the process."""
+    try:
+        time.sleep(60)
+    finally:
+        logger.warning("tidying up")
+
+
 @app.task
 def leave_chatter() -> int:
     """Leave a process behind that writes without end; return its id."""

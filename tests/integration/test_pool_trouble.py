@@ -98,6 +98,18 @@ def test_output_after_the_end_of_a_task(
     assert run(send, "add", 1, 2) == 3
 
 
+def test_last_words_of_a_process(
+    start_pool: PetioleStarter, send: Send, backend: redis.Redis
+) -> None:
+    """What it logs when its task was given up is shown."""
+    worker = start_pool(1)
+    document = wait_stored(backend, send("tidy_up").id)
+    assert document["result"]["exc_type"] == "TimeLimitExceeded"
+    worker.wait_log("WARNING/ForkPoolWorker-1.*tidying up$")
+    assert run(send, "add", 1, 2) == 3
+    assert not worker.log_contains("Logging error")
+
+
 def test_output_without_end(start_pool: PetioleStarter, send: Send) -> None:
     start_pool(2)
     chatter = run(send, "leave_chatter")

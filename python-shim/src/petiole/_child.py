@@ -55,16 +55,25 @@ class LogHandler(logging.Handler):
         """Send one record; what goes wrong is told as by every handler of logging."""
         try:
             text = self.format(record).encode("utf-8", "backslashreplace")
-            channel = LogHandler.channel
-            if channel is not None and channel.is_own():
-                level = min(max(record.levelno // 10 - 1, 0), 4)
-                channel.send(_frames.LOG, _frames.log(level, text))
-            else:
+            level = min(max(record.levelno // 10 - 1, 0), 4)
+            if not _send_line(level, text):
                 os.write(STDERR, text + b"\n")
         except SoftTimeLimitExceeded:
             raise  # of the task that logs, not of the log
         except Exception:
             self.handleError(record)
+
+
+def _send_line(level: int, text: bytes) -> bool:
+    """Send a line to the worker; return False where there is none, or none any more."""
+    channel = LogHandler.channel
+    if channel is None or not channel.is_own():
+        return False
+    try:
+        channel.send(_frames.LOG, _frames.log(level, text))
+    except OSError:
+        return False  # the worker lets this process end
+    return True
 
 
 class Child:
