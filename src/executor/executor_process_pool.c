@@ -4,6 +4,7 @@
  */
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "executor/executor_process_private.h"
@@ -12,6 +13,7 @@
 #define RETRY_FIRST_MS 500
 #define RETRY_MOST_MS  60000
 #define EXIT_NOTHING   0
+#define REASON_SIZE    128
 #define MAX_NAME_BYTES 1024       /* of a task that is shown */
 #define UNKNOWN_SIGNAL (-SIGKILL) /* of processes that went with their parent */
 
@@ -415,6 +417,25 @@ static void on_forked(void *context, int pid, int number)
     }
 }
 
+static void on_refused(void *context, int error_number, int number)
+{
+    struct executor_process *executor = context;
+    char reason[REASON_SIZE];
+    executor_process_notice(executor, LOG_ERROR, "No Python process can be forked: %s",
+                            strerror_r(error_number, reason, sizeof(reason)));
+    list_for_each(node, following, &executor->slots) {
+        struct process_slot *slot = list_entry(node, struct process_slot, node);
+        if (slot->number == number && slot->pid == 0) {
+            end_slot(slot, EXIT_NOTHING); /* has not begun: nothing is told of its end */
+            break;
+        }
+    }
+    if (executor->failed_starts > 0 && !executor->is_held) {
+        hold(executor);
+    }
+    loop_defer(executor->loop, &executor->assign_call);
+}
+
 static void on_exited(void *context, int pid, int code)
 {
     struct executor_process *executor = context;
@@ -466,6 +487,7 @@ static void on_ended(void *context, int exit_code, int signal_number)
 static const struct process_nursery_events nursery_events = {
     .on_loaded = on_loaded,
     .on_forked = on_forked,
+    .on_refused = on_refused,
     .on_exited = on_exited,
     .on_line = on_nursery_line,
     .on_ended = on_ended,

@@ -24,6 +24,7 @@ enum packet_kind {
     PACKET_LOADED = 1,
     PACKET_FORKED = 2,
     PACKET_EXITED = 3,
+    PACKET_REFUSED = 4,
 };
 
 struct process_nursery {
@@ -91,6 +92,8 @@ static void on_packets(void *context, struct bytes data)
             nursery->events->on_forked(nursery->context, first, second);
         } else if (data.data[0] == PACKET_EXITED) {
             nursery->events->on_exited(nursery->context, second, first);
+        } else if (data.data[0] == PACKET_REFUSED) {
+            nursery->events->on_refused(nursery->context, first, second);
         }
     }
 }

@@ -22,6 +22,8 @@ struct process_nursery_events {
     /* The app has been imported. */
     void (*on_loaded)(void *context);
     void (*on_forked)(void *context, int pid, int number);
+    /* There is no process `number`: the system had no room for it; `error_number` as in errno.h. */
+    void (*on_refused)(void *context, int error_number, int number);
     /* `code` is an exit code, or the negative number of a signal. */
     void (*on_exited)(void *context, int pid, int code);
     /* A line that it wrote; borrowed. */

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -37,6 +38,16 @@ if "POOL_IMPORTS" in os.environ:
         imports.write(f"{sys.argv[0]}\n")
 if "POOL_BREAKS" in os.environ and Path(os.environ["POOL_BREAKS"]).exists():
     raise RuntimeError("broken on purpose")
+if "POOL_NO_FORK" in os.environ:
+    really_fork = os.fork
+
+    def fork() -> int:
+        """Fork, unless there is no room."""
+        if Path(os.environ["POOL_NO_FORK"]).exists():
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return really_fork()
+
+    os.fork = fork
 ballast = ["".join(("x", str(number))) for number in range(200_000)]
 kept: list[bytes] = []
 prepared: list[int] = []

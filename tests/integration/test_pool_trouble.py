@@ -98,6 +98,22 @@ def test_output_after_the_end_of_a_task(
     assert run(send, "add", 1, 2) == 3
 
 
+def test_no_room_for_another_process(
+    start_pool: PetioleStarter, send: Send, backend: redis.Redis, tmp_path: Path
+) -> None:
+    """What runs goes on; what waits is run when there is room again."""
+    full = tmp_path / "full"
+    worker = start_pool(2, environment={"POOL_NO_FORK": str(full)})
+    running = send("sleep", 3)
+    wait_stored(backend, running.id, ("STARTED",))
+    full.touch()
+    results = [send("add", 1, number) for number in range(2)]
+    worker.wait_log("ERROR/.*No Python process can be forked: Resource temporarily unavailable")
+    full.unlink()
+    assert [result.get(timeout=20) for result in results] == [1, 2]
+    assert running.get(timeout=20) == "slept"
+
+
 def test_last_words_of_a_process(
     start_pool: PetioleStarter, send: Send, backend: redis.Redis
 ) -> None:

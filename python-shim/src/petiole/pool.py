@@ -14,6 +14,7 @@ The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte
 | LOADED, 0, 0 | the app is there |
 | FORKED, pid, number | |
 | EXITED, code, pid | an exit code, or the negative number of a signal |
+| REFUSED, errno, number | there is no such process: the system has no room for it |
 
 A process that has ended stays a zombie until REAP, so that its id cannot be another's when the
 worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked.
@@ -25,6 +26,7 @@ import argparse
 import array
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -46,7 +48,7 @@ from celery.app.log import TaskFormatter
 from petiole import _child, _tracing
 
 FORK, REAP = 1, 2
-LOADED, FORKED, EXITED = 1, 2, 3
+LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
 STDIN = 0
 CLOSE_GRACE_S = 3.0
 _packet = struct.Struct("=BiI")
@@ -106,21 +108,30 @@ class Nursery:
         descriptors = array.array("i")
         for _level, _type, content in ancillary:
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-        if kind == FORK and len(descriptors) == _FORK_DESCRIPTORS:
-            self._fork(number, descriptors[0], descriptors[1])
+        if kind == FORK:
+            self._fork(number, descriptors)
         elif kind == REAP and pid in self._ended:
             os.waitpid(pid, 0)
             self._ended.discard(pid)
         return True
 
-    def _fork(self, number: int, peer: int, output: int) -> None:
-        pid = os.fork()
-        if pid == 0:
-            self._become_child(number, peer, output)
-        os.close(peer)
-        os.close(output)
-        self._running.add(pid)
-        self._send(FORKED, pid, number)
+    def _fork(self, number: int, descriptors: array.array[int]) -> None:
+        pid = code = 0
+        try:
+            if len(descriptors) != _FORK_DESCRIPTORS:
+                raise OSError(errno.EMFILE, "this process may have no more descriptors")
+            pid = os.fork()
+        except OSError as error:
+            code = error.errno or errno.EAGAIN
+        if pid == 0 and code == 0:
+            self._become_child(number, descriptors[0], descriptors[1])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if code:
+            self._send(REFUSED, code, number)
+        else:
+            self._running.add(pid)
+            self._send(FORKED, pid, number)
 
     def _become_child(self, number: int, peer: int, output: int) -> None:
         """In the fork: leave behind what is the parent's, and run tasks."""
