@@ -147,7 +147,11 @@ static bool start_process(struct executor_process *executor)
     list_append(&executor->slots, &slot->node);
     executor->live_count++;
     executor->starting_count++;
-    process_nursery_fork(executor->nursery, slot->number, &ends);
+    if (!process_nursery_fork(executor->nursery, slot->number, &ends, &error)) {
+        executor_process_notice(executor, LOG_WARNING, "%s", error.message);
+        free_slot(slot);
+        return false;
+    }
     return true;
 }
 

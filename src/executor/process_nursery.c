@@ -48,9 +48,9 @@ static void write_packet(char packet[PACKET_BYTES], enum packet_kind kind, int f
     memcpy(packet + 1 + sizeof(first), &second, sizeof(second));
 }
 
-/* Sends a packet at once, with the descriptors of `ends` unless that is NULL. What cannot be sent
- * goes to a nursery that is about to be told dead. */
-static void send_packet(struct process_nursery *nursery, enum packet_kind kind, int first,
+/* Sends a packet at once, with the descriptors of `ends` unless that is NULL; false with errno. What
+ * goes to a nursery that is about to be told dead counts as sent. */
+static bool send_packet(struct process_nursery *nursery, enum packet_kind kind, int first,
                         int second, const struct process_child_ends *ends)
 {
     char packet[PACKET_BYTES];
@@ -72,9 +72,9 @@ static void send_packet(struct process_nursery *nursery, enum packet_kind kind, 
         control.head.cmsg_len = CMSG_LEN(sizeof(descriptors));
         memcpy(CMSG_DATA(&control.head), descriptors, sizeof(descriptors));
     }
-    if (nursery->control) {
-        (void)!sendmsg(nursery->control_descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
+    return !nursery->control
+           || sendmsg(nursery->control_descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0
+           || errno == EPIPE || errno == ECONNRESET;
 }
 
 static void on_packets(void *context, struct bytes data)
@@ -204,17 +204,23 @@ struct process_nursery *process_nursery_new(struct loop *loop, struct local_proc
     return nursery;
 }
 
-void process_nursery_fork(struct process_nursery *nursery, int number,
-                          const struct process_child_ends *ends)
+bool process_nursery_fork(struct process_nursery *nursery, int number,
+                          const struct process_child_ends *ends, struct error *reterr)
 {
-    send_packet(nursery, PACKET_FORK, 0, number, ends);
+    char reason[REASON_SIZE];
+    bool ok = send_packet(nursery, PACKET_FORK, 0, number, ends);
+    if (!ok) {
+        (void)error_set(reterr, ERROR_TEMPORARY, "no more Python processes can be asked for: %s",
+                        strerror_r(errno, reason, sizeof(reason)));
+    }
     (void)close(ends->peer);
     (void)close(ends->output);
+    return ok;
 }
 
 void process_nursery_reap(struct process_nursery *nursery, int pid)
 {
-    send_packet(nursery, PACKET_REAP, pid, 0, NULL);
+    (void)send_packet(nursery, PACKET_REAP, pid, 0, NULL);
 }
 
 void process_nursery_stop(struct process_nursery *nursery)

@@ -44,11 +44,13 @@ struct process_nursery *process_nursery_new(struct loop *loop, struct local_proc
                                             const struct process_nursery_events *events,
                                             void *context, struct error *reterr);
 
-/* Asks for a process called `number`; takes the ends. */
-void process_nursery_fork(struct process_nursery *nursery, int number,
-                          const struct process_child_ends *ends);
+/* Asks for a process called `number`; takes the ends. TEMPORARY when it has not read yet what it was
+ * asked before, as long as it imports the app, or when too many descriptors are on their way. */
+bool process_nursery_fork(struct process_nursery *nursery, int number,
+                          const struct process_child_ends *ends, struct error *reterr) MUST_CHECK;
 
-/* No signal is sent to `pid` any more. */
+/* No signal is sent to `pid` any more. Should this not reach the nursery, the zombie stays as long as
+ * it does. */
 void process_nursery_reap(struct process_nursery *nursery, int pid);
 
 /* Asks it to end: on_ended follows within five seconds. While it imports the app it hears nothing, and
