@@ -50,6 +50,7 @@ from petiole import _child, _tracing
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
 STDIN = 0
+SMAPS = Path("/proc/self/smaps")
 CLOSE_GRACE_S = 3.0
 _packet = struct.Struct("=BiI")
 _FORK_DESCRIPTORS = 2
@@ -211,12 +212,12 @@ def _forget_start() -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     begin, end, is_file = 0, 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        field, _, rest = line.partition(" ")
-        if "-" in field:
-            begin, end = (int(address, 16) for address in field.split("-"))
-            is_file = "/" in rest and rest.split()[0] in {"r-xp", "r--p"}
-        elif field == "Private_Dirty:" and is_file and rest.split()[0] == "0":
+    for line in SMAPS.read_bytes().splitlines():  # names of files need be no text
+        field, _, rest = line.partition(b" ")
+        if b"-" in field:
+            begin, end = (int(address, 16) for address in field.split(b"-"))
+            is_file = b"/" in rest and rest.split()[0] in {b"r-xp", b"r--p"}
+        elif field == b"Private_Dirty:" and is_file and rest.split()[0] == b"0":
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
@@ -246,7 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     trace.setup_worker_optimizations(app, hostname)
     gc.collect()
     gc.freeze()
-    _forget_start()
+    with contextlib.suppress(OSError, ValueError):  # a kernel or container without smaps
+        _forget_start()
     Nursery(app, hostname, control, options.own_results).run()
     return 0
 
