@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "dispatch/registry.h"
 #include "executor/executor_process_private.h"
 #include "executor/local_process.h"
 #include "executor/process_ending.h"
@@ -294,11 +295,23 @@ static void wait_again(struct process_run *run)
     loop_defer(run->executor->loop, &run->executor->assign_call);
 }
 
+/* One that ends each process at once, such as a message that is too large for its memory, is lost in
+ * the end, like a Job whose pods never ran. */
+static bool may_wait_again(struct process_run *run)
+{
+    const struct task_type *type = run->request->type;
+    if (run->is_accepted || run->end != PROCESS_RUN_GOES_ON) {
+        return false;
+    }
+    run->lost_count++;
+    return run->lost_count < (type ? type : &registry_defaults)->max_delivery_attempts;
+}
+
 void executor_process_lost(struct process_run *run, int code)
 {
     struct arena *arena = run->request->arena;
     struct outcome outcome;
-    if (!run->is_accepted && run->end == PROCESS_RUN_GOES_ON) {
+    if (may_wait_again(run)) {
         wait_again(run);
         return;
     }
@@ -318,7 +331,10 @@ void executor_process_lost(struct process_run *run, int code)
                                    (unsigned long long)run->job),
                       &outcome);
     }
-    outcome.runtime_s = (double)(loop_now_ms(run->executor->loop) - run->accepted_ms) / MS_PER_S;
+    if (run->is_accepted) {
+        outcome.runtime_s =
+            (double)(loop_now_ms(run->executor->loop) - run->accepted_ms) / MS_PER_S;
+    }
     run->slot = NULL;
     finish(run, &outcome);
 }

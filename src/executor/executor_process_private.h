@@ -50,6 +50,7 @@ struct process_run {
     struct timer timer;        /* the next time limit, or the end of a grace period */
     bool is_accepted;
     int64_t accepted_ms;
+    int64_t lost_count;    /* processes that ended before they accepted it */
     uint64_t job;          /* billiard's number of it */
     int64_t soft_limit_ms; /* 0: none, or passed */
     int64_t hard_limit_ms;

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -57,6 +58,10 @@ prepared: list[int] = []
 def on_process_init(**_: Any) -> None:
     """Count that this process was prepared."""
     prepared.append(os.getpid())
+    if "POOL_MEMORY" in os.environ:
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = size + int(os.environ["POOL_MEMORY"])
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 @app.task

@@ -114,6 +114,18 @@ def test_no_room_for_another_process(
     assert running.get(timeout=20) == "slept"
 
 
+def test_a_message_that_no_process_can_take(
+    start_pool: PetioleStarter, send: Send, backend: redis.Redis
+) -> None:
+    """It has ended all processes that it was given to, and is lost at last."""
+    worker = start_pool(1, environment={"POOL_MEMORY": str(32 * MIB)}, max_delivery_attempts=2)
+    sentence = lost(backend, send("add", "x" * (64 * MIB), "").id)
+    assert sentence.startswith("Worker exited prematurely: exitcode 1")
+    assert run(send, "add", 1, 2) == 3
+    ended = worker.log_count("Process 'ForkPoolWorker-.*exited with 'exitcode 1'")
+    assert ended == 4, "two of the task, and two of its end, which has the message, too"
+
+
 def test_last_words_of_a_process(
     start_pool: PetioleStarter, send: Send, backend: redis.Redis
 ) -> None:
