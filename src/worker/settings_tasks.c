@@ -274,6 +274,7 @@ static const struct option {
     {"acks_on_failure", read_tristate, ROW(acks_on_failure)},
     {"acks_on_timeout", read_tristate, ROW(acks_on_timeout)},
     {"reject_on_worker_lost", read_flag, TYPE(reject_on_worker_lost)},
+    {"retry_on_worker_lost", read_flag, TYPE(retry_on_worker_lost)},
     {"ignore_result", read_ignore_result, TYPE(ignore_result)},
     {"store_errors_even_if_ignored", read_flag, TYPE(store_errors_even_if_ignored)},
     {"track_started", read_flag, TYPE(track_started)},
@@ -299,7 +300,6 @@ static const struct option {
     {"queue", accept, 0},
     {"rate_limit", accept_rate, TYPE(rate_limit)},
     {"resultrepr_maxsize", accept, 0},
-    {"retry_on_worker_lost", accept_flag, TYPE(retry_on_worker_lost)},
     {"send_events", accept_flag, TYPE(send_events)},
     {"serializer", accept, 0},
     {"shared", accept, 0},
@@ -369,6 +369,7 @@ struct task_type settings_tasks_defaults(const struct settings *settings)
     struct task_type type = registry_defaults;
     type.acks_late = settings->task_acks_late;
     type.reject_on_worker_lost = settings->task_reject_on_worker_lost == SETTING_TRUE;
+    type.retry_on_worker_lost = settings->task_retry_on_worker_lost;
     type.ignore_result = settings->task_ignore_result ? MESSAGE_YES : MESSAGE_NO;
     type.store_errors_even_if_ignored = settings->task_store_errors_even_if_ignored;
     type.track_started = settings->task_track_started;
@@ -449,6 +450,7 @@ static const struct {
     {"acks_on_failure", SETTING_ID_task_acks_on_failure},
     {"acks_on_timeout", SETTING_ID_task_acks_on_timeout},
     {"reject_on_worker_lost", SETTING_ID_task_reject_on_worker_lost},
+    {"retry_on_worker_lost", SETTING_ID_task_retry_on_worker_lost},
     {"ignore_result", SETTING_ID_task_ignore_result},
     {"store_errors_even_if_ignored", SETTING_ID_task_store_errors_even_if_ignored},
     {"track_started", SETTING_ID_task_track_started},

@@ -70,6 +70,15 @@ static void check_refused(struct fixture *fixture, const char *text, const char 
     }
 }
 
+static void test_retry_on_worker_lost(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *setting = "task_retry_on_worker_lost: true\ntasks:\n  a: {executor: process}\n"
+                          "  b: {executor: process, retry_on_worker_lost: false}\n";
+    assert_true(load_row(fixture, setting, "a")->retry_on_worker_lost);
+    assert_false(load_row(fixture, setting, "b")->retry_on_worker_lost);
+}
+
 static void test_every_option(void **state)
 {
     const struct task_type *type =
@@ -183,6 +192,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_retry_on_worker_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_option, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_defaults_are_the_task_settings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_templates_are_beside_the_file, set_up, tear_down),
