@@ -66,7 +66,7 @@ def test_soft_limit_within_a_line_of_the_log(child: _child.Child, peer: Peer) ->
 def test_log_when_the_worker_has_closed(
     child: _child.Child, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What handlers of the end of a process log goes to its output, which the worker still reads."""
+    """What handlers of the end of a process log goes to its output, which is still read."""
     worker, own = socket.socketpair()
     worker.close()
     with own:
