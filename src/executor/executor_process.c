@@ -70,6 +70,7 @@ static void finish(struct process_run *run, const struct outcome *outcome)
 /* Ends a run that no process has, with `run->outcome`. */
 static void finish_early(struct process_run *run)
 {
+    loop_stop_timer(run->executor->loop, &run->timer);
     list_remove(&run->node);
     run->executor->waiting_count--;
     list_append(&run->executor->early, &run->node);

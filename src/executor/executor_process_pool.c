@@ -14,8 +14,8 @@
 #define RETRY_MOST_MS  60000
 #define EXIT_NOTHING   0
 #define REASON_SIZE    128
-#define MAX_NAME_BYTES 1024       /* of a task that is shown */
-#define UNKNOWN_SIGNAL (-SIGKILL) /* of processes that went with their parent */
+#define MAX_NAME_BYTES ((size_t)1024) /* of a task that is shown */
+#define UNKNOWN_SIGNAL (-SIGKILL)     /* of processes that went with their parent */
 
 static const struct process_child_events child_events;
 static const struct process_nursery_events nursery_events;
@@ -340,7 +340,7 @@ static void on_succeeded(void *context, struct bytes document)
 {
     struct process_slot *slot = context;
     struct process_run *run = slot->run;
-    if (run && run->is_accepted && !run->is_conclusion) {
+    if (run && run->is_accepted && !run->is_conclusion && !run->has_succeeded) {
         run->has_succeeded = true;
         run->document = arena_copy(run->request->arena, document);
     }
