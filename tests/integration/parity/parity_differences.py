@@ -165,7 +165,20 @@ DIFFERENCES: tuple[Difference, ...] = (
         "then; Celery 5.7 stores it at once without details and again when the task is due. "
         "`petiole:revoked:NAMESPACE` keeps the ids for workers that start later",
         (
-            Where("", features=("revoked",)),
+            Where(
+                "^tasks/revoked .*/documents/0/(args|kwargs|name|queue|retries|worker)$",
+                NOTHING,
+                features=("revoked",),
+                celeries=NEWEST,
+            ),
+            Where("^tasks/revoked .*/documents/0/children$", "^null$", "", ("revoked",), NEWEST),
+            Where(
+                "^tasks/revoked .*/documents/[12]$",
+                '"status": "REVOKED"',
+                NOTHING,
+                ("revoked",),
+                NEWEST,
+            ),
             Where("^petiole:revoked:", NOTHING, "", ("broker_at_end",)),
         ),
         BOTH,
