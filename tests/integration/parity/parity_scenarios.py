@@ -140,6 +140,7 @@ def ignore(scene: Scene) -> Any:
     """Raise Ignore."""
     result = scene.send("ignore")
     scene.noted(result, "task_postrun")
+    scene.told(result, "STARTED")  # Petiole stores it while the task runs
     return result.state
 
 
