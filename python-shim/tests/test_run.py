@@ -441,6 +441,12 @@ def test_accepted_content_can_be_widened(newest_runner: Runner) -> None:
     assert outcome.report["result"] == 3
 
 
+def test_command_line(runner: Runner) -> None:
+    """An app that asks whether it is in a worker is told so."""
+    outcome = runner.task("runner_app.command_line")
+    assert outcome.report["result"] == ["celery", "-A", "runner_app", "worker"]
+
+
 def test_arguments_are_refused(newest: Interpreter) -> None:
     done: subprocess.CompletedProcess[str] = newest.run("-m", "petiole.run", "argument")
     assert done.returncode == 2

@@ -28,6 +28,7 @@ from kombu.serialization import register
 
 register("own", json.dumps, json.loads, content_type="application/x-own", content_encoding="utf-8")
 logger = get_task_logger(__name__)
+COMMAND_LINE = list(sys.argv)
 app = Celery("pool_app", broker=os.environ["POOL_URL"], backend=os.environ["POOL_URL"])
 app.conf.update(
     accept_content=os.environ.get("POOL_ACCEPT", "json").split(","),
@@ -72,8 +73,9 @@ def add(x: Any, y: Any) -> Any:
 
 @app.task
 def who() -> dict[str, Any]:
-    """Tell which process runs this."""
-    return {"pid": os.getpid(), "parent": os.getppid(), "inits": len(prepared)}
+    """Tell which process runs this, and what the app took it for."""
+    process = {"pid": os.getpid(), "parent": os.getppid(), "inits": len(prepared)}
+    return {**process, "command_line": COMMAND_LINE}
 
 
 @app.task

@@ -34,6 +34,7 @@ def test_processes_share_a_parent_and_do_one_task_each(
     first = run(send, "who")
     assert first["parent"] != worker.pid
     assert first["inits"] == 1
+    assert first["command_line"] == ["celery", "-A", "pool_app", "worker"]
     begin = time.monotonic()
     for result in [send("sleep", 0.5) for _ in range(4)]:
         assert result.get(timeout=20) == "slept"

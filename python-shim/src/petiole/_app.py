@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ def load(name: str | None, include: Sequence[str] = ()) -> Any:
     Raises:
         Exception: The app is not there, or any error of importing its modules.
     """
+    show_command_line(name)
     app = find_app(name) if name else get_current_app()
     app.set_current()
     app.set_default()
@@ -28,3 +30,8 @@ def load(name: str | None, include: Sequence[str] = ()) -> Any:
         app.loader.import_task_module(module)
     app.finalize()
     return app
+
+
+def show_command_line(name: str | None) -> None:
+    """Let `sys.argv` be that of a Celery worker: apps look there for what they are loaded by."""
+    sys.argv[:] = ["celery", *(["-A", name] if name else []), "worker"]

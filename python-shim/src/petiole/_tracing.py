@@ -24,6 +24,8 @@ from celery.exceptions import NotRegistered, Reject
 from kombu.compression import decompress
 from kombu.serialization import loads, prepare_accept_content
 
+from petiole import _app
+
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "socket"})
 _ENDS = {
     states.SUCCESS: states.SUCCESS,
@@ -80,6 +82,7 @@ def load_app(
     Raises:
         Exception: Whatever importing it raises.
     """
+    _app.show_command_line(name)
     app = find_app(name)
     app.set_current()
     app.set_default()

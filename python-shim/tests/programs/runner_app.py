@@ -15,6 +15,7 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.result import allow_join_result
 from celery.utils.log import get_task_logger
 
+COMMAND_LINE = list(sys.argv)
 app = Celery("runner")
 
 
@@ -24,6 +25,12 @@ class WithCall(Task):
     def __call__(self, *args, **kwargs):
         """Add to what the body returns."""
         return [self.request.id, self.run(*args, **kwargs)]
+
+
+@app.task
+def command_line():
+    """Return what the app saw of its program when it was imported."""
+    return COMMAND_LINE
 
 
 @app.task
