@@ -41,6 +41,16 @@ def wait_stored(
     return document
 
 
+def wait_published(channel: redis.client.PubSub, state: str, timeout_s: float = 15.0) -> None:
+    """Wait until a document with `state` arrives on a channel of results."""
+
+    def look() -> bool:
+        message = channel.get_message(ignore_subscribe_messages=True, timeout=0.01)
+        return bool(message) and json.loads(message["data"])["status"] == state
+
+    wait_for(look, timeout_s, f"{state} published")
+
+
 def wait_settled(broker: redis.Redis, timeout_s: float = 10.0) -> None:
     """Wait until nothing is registered as unacknowledged."""
 

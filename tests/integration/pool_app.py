@@ -37,7 +37,7 @@ app.conf.update(
 )
 if "POOL_IMPORTS" in os.environ:
     with Path(os.environ["POOL_IMPORTS"]).open("a") as imports:
-        imports.write(f"{sys.argv[0]}\n")
+        imports.write(f"{sys.modules['__main__'].__spec__.name}\n")
 if "POOL_BREAKS" in os.environ and Path(os.environ["POOL_BREAKS"]).exists():
     raise RuntimeError("broken on purpose")
 if "POOL_NO_FORK" in os.environ:

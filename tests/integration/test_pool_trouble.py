@@ -211,7 +211,7 @@ SLOW_APP = """
 import os, sys, time
 from celery import Celery
 app = Celery("slow", broker=os.environ["POOL_URL"])
-stage = "pool" if sys.argv[0].endswith("pool.py") else "manifest"
+stage = sys.modules["__main__"].__spec__.name.partition(".")[2]
 open(f"begun-{stage}", "w").close()
 while not os.path.exists(f"go-{stage}"):
     time.sleep(0.01)
