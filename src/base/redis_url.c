@@ -2,6 +2,8 @@
 
 #include <limits.h>
 
+#include "base/stream_options.h"
+
 #define DEFAULT_PORT               6379
 #define DEFAULT_CONNECT_TIMEOUT_MS 10000
 #define MAX_WRITE_BYTES            ((size_t)3 << 30) /* a value of 512 MiB may be said twice */
@@ -341,10 +343,6 @@ struct redis_url redis_url_copy(const struct redis_url *url, struct arena *arena
     copy.user = copy_text(arena, url->user);
     copy.password = copy_text(arena, url->password);
     copy.display = copy_text(arena, url->display);
-    copy.stream.host = copy_text(arena, url->stream.host);
-    copy.stream.unix_path = copy_text(arena, url->stream.unix_path);
-    copy.stream.tls.ca_file = copy_text(arena, url->stream.tls.ca_file);
-    copy.stream.tls.certificate_file = copy_text(arena, url->stream.tls.certificate_file);
-    copy.stream.tls.key_file = copy_text(arena, url->stream.tls.key_file);
+    copy.stream = stream_options_copy(&url->stream, arena);
     return copy;
 }
