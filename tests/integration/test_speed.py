@@ -14,8 +14,9 @@ from envelopes import copies, push, template
 from helpers import count_stored, new_ids, wait_settled
 from latency_proxy import LatencyProxy
 from petiole_worker import TENANT, TOP, PetioleWorker
-from process_family import processor_s
+from process_family import family, processor_s
 from redis_server import RedisServer
+from resources import sample
 from waiting import wait_for
 
 pytestmark = [pytest.mark.petiole_only, pytest.mark.speed]
@@ -24,6 +25,7 @@ LEAST_PER_S = 3000
 PYTHON_COUNT = 2000
 WARM_UP_COUNT = 200
 MOST_OF_PREFORK = 1 / 3  # of its processor time; a fifth on a machine that does nothing else
+LEAST_OF_PREFORK = 3  # of its tasks a second; five times on such a machine
 
 
 def test_far_away_redis(
@@ -48,13 +50,17 @@ def test_far_away_redis(
 
 
 def start_pool(
-    start_petiole: Callable[..., PetioleWorker], redis_server: RedisServer
+    start_petiole: Callable[..., PetioleWorker], redis_server: RedisServer, idle_s: float = 0
 ) -> PetioleWorker:
-    """Start a worker that runs the app of the tests in two processes."""
+    """Start a worker of the tests' app in two processes, which end after `idle_s` (0: never)."""
     urls = {"broker_url": redis_server.url(0), "result_backend": redis_server.url(1)}
     path = f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}"
     return start_petiole(
-        settings={"plugins": [], "tasks": {"petiole.sample.*": {"executor": "process"}}},
+        settings={
+            "plugins": [],
+            "tasks": {"petiole.sample.*": {"executor": "process"}},
+            "process_idle_timeout": idle_s,
+        },
         global_arguments=("-A", "app"),
         arguments=("-c", "2"),
         environment={
@@ -72,20 +78,20 @@ def start_prefork(start_program: Callable[..., CeleryWorker]) -> CeleryWorker:
     return start_program(CeleryWorker, settings=settings, concurrency=2, log_level="WARNING")
 
 
-def processor_s_per_task(
+def processor_s_and_rate(
     worker: PetioleWorker | CeleryWorker, client: Celery, broker: redis.Redis, backend: redis.Redis
-) -> float:
-    """Return what a no-op task takes of a worker whose processes are warm; stops the worker."""
+) -> tuple[float, float]:
+    """Return what a no-op task takes of a warm worker, and tasks a second; stops the worker."""
     pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
     push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
     wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
-    used_then = processor_s(worker.pid)
+    used_then, begin = processor_s(worker.pid), time.monotonic()
     push(broker, TENANT, copies(pattern, new_ids(PYTHON_COUNT)))
     wait_for(lambda: count_stored(backend) == WARM_UP_COUNT + PYTHON_COUNT, 60)
-    used = processor_s(worker.pid) - used_then
+    took_s, used = time.monotonic() - begin, processor_s(worker.pid) - used_then
     worker.stop()
     backend.flushdb()
-    return used / PYTHON_COUNT
+    return used / PYTHON_COUNT, PYTHON_COUNT / took_s
 
 
 def test_python_tasks_beside_prefork(
@@ -97,7 +103,37 @@ def test_python_tasks_beside_prefork(
     backend: redis.Redis,
 ) -> None:
     """A small task of an app takes a fraction of what it takes under Celery's own pool."""
-    prefork = processor_s_per_task(start_prefork(start_program), client, broker, backend)
-    ours = processor_s_per_task(start_pool(start_petiole, redis_server), client, broker, backend)
+    worker = start_prefork(start_program)
+    prefork, prefork_rate = processor_s_and_rate(worker, client, broker, backend)
+    pool = start_pool(start_petiole, redis_server)
+    ours, rate = processor_s_and_rate(pool, client, broker, backend)
     shown = f"{ours * 1e6:.0f} us a task, prefork {prefork * 1e6:.0f} us"
     assert ours <= prefork * MOST_OF_PREFORK, shown
+    assert rate >= prefork_rate * LEAST_OF_PREFORK, f"{rate:.0f}/s, prefork {prefork_rate:.0f}/s"
+
+
+def test_memory_of_python_tasks_beside_prefork(
+    start_petiole: Callable[..., PetioleWorker],
+    start_program: Callable[..., CeleryWorker],
+    redis_server: RedisServer,
+    client: Celery,
+    broker: redis.Redis,
+    backend: redis.Redis,
+) -> None:
+    """Idle after tasks: a tenth of prefork's PSS without processes, half of it with them."""
+    pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
+
+    def idle_bytes(worker: PetioleWorker | CeleryWorker, processes: int | None) -> int:
+        backend.flushdb()
+        push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
+        wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
+        wait_for(lambda: processes in {None, len(family(worker.pid))}, 20, "the end of processes")
+        used = sum(sample(one).pss for one in family(worker.pid))
+        worker.stop()
+        return used
+
+    prefork = idle_bytes(start_prefork(start_program), None)
+    warm = idle_bytes(start_pool(start_petiole, redis_server), None)
+    reaped = idle_bytes(start_pool(start_petiole, redis_server, idle_s=0.5), 1)
+    assert warm <= prefork / 2, f"{warm} B, prefork {prefork} B"
+    assert reaped <= prefork / 10, f"{reaped} B, prefork {prefork} B"
