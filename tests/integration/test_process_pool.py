@@ -173,8 +173,9 @@ def test_terminate(
     wait_stored(backend, result.id, ("STARTED",))
     waiting = send("sleep", 60)
     worker.wait_log(rf"sleep\[{waiting.id}\] received")
-    result.revoke(terminate=True, signal="SIGKILL")
     waiting.revoke()
+    worker.wait_log(rf"flagged as revoked: {waiting.id}")
+    result.revoke(terminate=True, signal="SIGKILL")
     for key in (result.id, waiting.id):
         assert wait_stored(backend, key)["status"] == "REVOKED"
     assert run(send, "add", 1, 2) == 3

@@ -36,10 +36,10 @@ static size_t frames_shown(const struct request *request, bool is_extended,
         .exc_module = BYTES("petiole.exceptions"),
         .exc_message = BYTES("[\"no memory\"]"),
     };
-    struct timezone_table timezone;
+    struct timezone_table zone;
     struct error error = {0};
-    assert_true(timezone_load("UTC", (int64_t)NOW_S, &timezone, &error));
-    struct result_document_options options = {.node_name = "celery@h", .timezone = &timezone};
+    assert_true(timezone_load("UTC", (int64_t)NOW_S, &zone, &error));
+    struct result_document_options options = {.node_name = "celery@h", .timezone = &zone};
     options.is_extended = is_extended;
     struct buffer buffer;
     buffer_init(&buffer, 65536);
