@@ -20,6 +20,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.result import AsyncResult
+from celery_client import client_app, close_app
 from celery_worker import CeleryWorker
 from certificates import make_certificates
 from latency_proxy import LatencyProxy
@@ -177,17 +178,6 @@ def make_client(redis_server: RedisServer) -> Iterator[Callable[..., Celery]]:
         yield make
 
 
-def close_app(app: Celery) -> None:
-    """Close an app and what its result backend holds open."""
-    consumer = getattr(app.backend, "result_consumer", None)
-    if consumer is not None:
-        consumer.stop()
-    client = getattr(app.backend, "client", None)
-    if client is not None:
-        client.close()
-    app.close()
-
-
 @pytest.fixture
 def client(make_client: Callable[..., Celery]) -> Celery:
     """Return a client app of the test's Redis, whose tasks go to the queue of the tenant."""
@@ -235,13 +225,11 @@ def start_pool(
 
 
 @pytest.fixture
-def send(redis_server: RedisServer) -> Callable[..., AsyncResult]:
+def send(redis_server: RedisServer) -> Iterator[Callable[..., AsyncResult]]:
     """Return a function that sends a task of the app by its name."""
-    client = Celery(
-        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
-    )
+    with client_app(redis_server) as app:
 
-    def call(name: str, *args: Any, **options: Any) -> AsyncResult:
-        return client.send_task(f"pool_app.{name}", args, queue="celery", **options)
+        def call(name: str, *args: Any, **options: Any) -> AsyncResult:
+            return app.send_task(f"pool_app.{name}", args, queue="celery", **options)
 
-    return call
+        yield call

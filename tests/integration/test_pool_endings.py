@@ -6,6 +6,7 @@ what is stored and called afterwards must be the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, Signature, chain, chord
+import redis
+from celery import Signature, chain, chord
+from celery_client import client_app
 from celery_worker import APP_FOLDER
 from helpers import stored, wait_settled, wait_stored
 from petiole_worker import TOP, PetioleWorker
@@ -38,15 +41,13 @@ class Scene:
     """A worker of ending_app, and a client that sends to it and looks."""
 
     def __init__(self, server: RedisServer, worker: Program) -> None:
-        """Take the worker, which is ready."""
+        """Take the worker, which is ready; `close` does not stop it."""
         self.worker = worker
-        self.broker = server.client(0)
-        self.backend = server.client(1)
-        self.client = Celery(
-            "client", broker=server.url(0), backend=server.url(1), set_as_current=False
-        )
-        # What results do when they are deleted, which may be after the end of Redis.
-        self.client.backend.remove_pending_result = lambda result: result
+        with contextlib.ExitStack() as stack:
+            self.broker = stack.enter_context(contextlib.closing(server.client(0)))
+            self.backend = stack.enter_context(contextlib.closing(server.client(1)))
+            self.client = stack.enter_context(client_app(server))
+            self.close = stack.pop_all().close
 
     def task(self, name: str, *args: Any, **options: Any) -> Signature:
         """Return a signature of a task of the app."""
@@ -106,6 +107,7 @@ def celery(request: pytest.FixtureRequest) -> str:
 def start(
     celery: str,
     redis_server: RedisServer,
+    broker: redis.Redis,
     start_petiole: Callable[..., PetioleWorker],
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -136,11 +138,8 @@ def start(
         worker.wait_log(r"\S+ ready\.", 30)
         return worker
 
-    def start(kind: str, count: int = 2, **settings: Any) -> Scene:
-        redis_server.client(0).flushall()
-        if kind == "celery":
-            return Scene(redis_server, start_celery_worker(count))
-        worker = start_petiole(
+    def start_pool_worker(count: int, settings: dict[str, Any]) -> Program:
+        return start_petiole(
             settings={"tasks": {}, "plugins": [], **settings},
             queues=(QUEUE,),
             global_arguments=("-A", "ending_app"),
@@ -152,7 +151,16 @@ def start(
                 "PYTHONPATH": f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}",
             },
         )
-        return Scene(redis_server, worker)
+
+    def start(kind: str, count: int = 2, **settings: Any) -> Scene:
+        broker.flushall()
+        if kind == "celery":
+            worker = start_celery_worker(count)
+        else:
+            worker = start_pool_worker(count, settings)
+        scene = Scene(redis_server, worker)
+        request.addfinalizer(scene.close)
+        return scene
 
     return start
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery_client import client_app
 from cluster import Cluster
 from fake_kubelet import NODE, FakeKubelet
 from gate_proxy import GateProxy
@@ -143,15 +144,8 @@ def make_proxy() -> Iterator[Callable[[int], GateProxy]]:
 @pytest.fixture
 def client(redis_server: RedisServer) -> Iterator[Celery]:
     """Return a client app of the test's Redis."""
-    app = Celery(
-        "client", broker=redis_server.url(0), backend=redis_server.url(1), set_as_current=False
-    )
-    yield app
-    # What is left of a test must not look for its Redis when it is garbage at last.
-    app.backend.remove_pending_result = lambda result: result
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.close()
+    with client_app(redis_server) as app:
+        yield app
 
 
 @pytest.fixture

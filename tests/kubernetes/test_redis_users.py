@@ -12,6 +12,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.exceptions import TaskRevokedError
+from celery_client import client_app
 from cluster import Cluster
 from fake_kubelet import FakeKubelet
 from job_template import report, report_script, write_template
@@ -70,15 +71,9 @@ def connect(server: RedisServer) -> Iterator[Callable[[str], redis.Redis]]:
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Celery]:
     """Return the control plane's app, which controls the workers of the tenant."""
-    urls = [server.url(db, "control-plane", password("control-plane")) for db in (0, 1)]
-    app = Celery("client", broker=urls[0], backend=urls[1], set_as_current=False)
-    app.conf.control_exchange = TENANT
-    yield app
-    # What is left of a test must not look for its Redis when it is garbage at last.
-    app.backend.remove_pending_result = lambda result: result
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.close()
+    with client_app(server, "control-plane", password("control-plane")) as app:
+        app.conf.control_exchange = TENANT
+        yield app
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import redis
 from celery import Celery
+from celery_client import close_app
 from cluster import Cluster
 from job_template import report, report_script, write_template
 from job_watch import JobWatch
@@ -137,7 +138,7 @@ class CrashHarness:
             worker.stop()
         self.api.close()
         self.redis.close()
-        self._sender.close()
+        close_app(self._sender)
 
     # Tasks and workers
 

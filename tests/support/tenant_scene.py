@@ -10,13 +10,13 @@ import base64
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import redis
-from celery import Celery
 from celery.result import AsyncResult
+from celery_client import client_app
 from cluster import Cluster
 from envelopes import Envelope, copies, push, template
 from job_template import report, report_script, write_template
@@ -94,8 +94,9 @@ class TenantScene:
             server = RedisServer(folder / "redis")
             stack.callback(server.stop)
             self.broker: redis.Redis = stack.enter_context(contextlib.closing(server.client(0)))
-            self.client = stack.enter_context(_app(server, ("petiole.routing.by_tenant",)))
-            self.forger = stack.enter_context(_app(server, ()))
+            self.client = stack.enter_context(client_app(server))
+            self.client.conf.task_routes = ("petiole.routing.by_tenant",)
+            self.forger = stack.enter_context(client_app(server))
             self._good: list[AsyncResult] = []
             self.jobs = job_watch
             self.publications = PublicationWatch(self.broker)
@@ -225,19 +226,6 @@ class TenantScene:
     def assert_all_done(self) -> None:
         """Wait until every task that has got its Job has succeeded."""
         assert [result.get(timeout=30) for result in self._good] == ["done"] * len(self._good)
-
-
-@contextlib.contextmanager
-def _app(server: RedisServer, routes: tuple[str, ...]) -> Iterator[Celery]:
-    """Return a client app with these routes."""
-    app = Celery("client", broker=server.url(0), backend=server.url(1), set_as_current=False)
-    app.conf.task_routes = routes
-    yield app
-    # What is left of a test must not look for its Redis when it is garbage at last.
-    app.backend.remove_pending_result = lambda result: result
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.close()
 
 
 def _error_of(result: AsyncResult) -> Exception:
