@@ -6,12 +6,13 @@
 #include "result/canvas.h"
 #include "worker/pipeline_private.h"
 
-/* The type's own retries (autoretry_for), unless the task asked for one itself. */
+/* The type's own retries (autoretry_for), unless the task asked for one itself. In a process
+ * Celery's tracing does them; what ends there without it, as at the hard limit, is not tried again. */
 static void apply_retry_policy(struct pipeline *pipeline, const struct request *request,
                                struct outcome *outcome)
 {
     const struct task_type *type = request->type;
-    if (!type) {
+    if (!type || type->executor == TASK_PROCESS) {
         return;
     }
     int64_t retries = request->message.retries;

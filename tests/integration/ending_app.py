@@ -62,6 +62,12 @@ def hang(*_: Any) -> None:
     time.sleep(60)
 
 
+@app.task(autoretry_for=(Exception,), default_retry_delay=0)
+def hang_and_retry() -> None:
+    """Do not end, and be tried again after what is raised."""
+    time.sleep(60)
+
+
 @app.task
 def die(*_: Any) -> None:
     """End the process."""

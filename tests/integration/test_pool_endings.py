@@ -253,6 +253,13 @@ def test_handlers_of_a_failure_at_the_hard_limit(
     assert ["task_failure", "ending_app.die", "dead", "WorkerLostError"] in notes
 
 
+def test_the_hard_limit_is_no_exception_to_retry_for(compare: Callable[[Story], Any]) -> None:
+    def story(scene: Scene) -> Any:
+        return scene.result(scene.send(scene.task("hang_and_retry", time_limit=1)))
+
+    assert compare(story)["result"]["exc_type"] == "TimeLimitExceeded"
+
+
 def test_rejected_member_of_a_chord(celery: str, start: Callable[..., Scene]) -> None:
     """The newest Celery stores a FAILURE; the oldest nothing, so that its chord waits for ever."""
     if celery == "newest":
