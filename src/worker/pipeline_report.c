@@ -417,22 +417,31 @@ static bool has_followers(const struct message *message)
            || message_asks_for(message->chain) || message_asks_for(message->chord);
 }
 
-/* The executor whose processes do, by Celery's code, what follows from an end that the worker has
- * made, when more than a document may: errbacks, chain and chord, another try, or handlers of a
- * failure that the task, which has begun, did not live to see. NULL: nothing more follows. */
-static struct executor *find_concluder(const struct report *report, const struct outcome *outcome,
-                                       bool has_begun)
+/* Whether more than a document may follow from an end that the worker has made: errbacks, chain and
+ * chord, another try, or handlers of a failure that the task, which has begun, did not live to see.
+ * What a message that was refused (TenantMismatch) asks for is not done. */
+static bool does_follow(const struct report *report, const struct outcome *outcome)
 {
     const struct request *request = report->request;
-    struct executor *executor =
-        request->type ? report->pipeline->lanes[request->type->executor].executor : NULL;
     bool is_failure = outcome->kind == OUTCOME_FAILURE
                       || (outcome->kind == OUTCOME_REJECT && !outcome->requeue)
                       || (outcome->kind == OUTCOME_RETRY && report->is_lost);
-    bool may_follow = is_failure || outcome->kind == OUTCOME_REVOKED;
-    bool does_follow = (is_failure && has_begun) || has_followers(&request->message);
-    bool is_due = may_follow && does_follow && !outcome->is_told;
-    return is_due && executor && executor->ops->conclude ? executor : NULL;
+    if (is_failure) {
+        return request->state == REQUEST_RUNNING
+               || (request->state != REQUEST_RECEIVED && has_followers(&request->message));
+    }
+    return outcome->kind == OUTCOME_REVOKED && has_followers(&request->message);
+}
+
+/* The executor whose processes do, by Celery's code, what follows; NULL: none, or nothing does. The
+ * frames of a container's report are the worker's, also when its task's executor has changed since. */
+static struct executor *find_concluder(const struct report *report, const struct outcome *outcome,
+                                       const struct completion *completion)
+{
+    const struct task_type *type = report->request->type;
+    struct executor *executor = type ? report->pipeline->lanes[type->executor].executor : NULL;
+    bool is_possible = executor && executor->ops->conclude && !completion && !outcome->is_told;
+    return is_possible && does_follow(report, outcome) ? executor : NULL;
 }
 
 static void conclude(struct report *report, const struct outcome *outcome, bool has_begun)
@@ -480,7 +489,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     report->request = request;
     report->is_lost = outcome->kind == OUTCOME_LOST;
     pipeline_decide(pipeline, request, &decided);
-    report->concluder = find_concluder(report, &decided, has_begun);
+    report->concluder = find_concluder(report, &decided, completion);
     report->exc_type = arena_copy(request->arena, decided.exc_type);
     report->settlement = pipeline_settlement(request, &decided);
     if (completion) {

@@ -260,6 +260,19 @@ def test_the_hard_limit_is_no_exception_to_retry_for(compare: Callable[[Story], 
     assert compare(story)["result"]["exc_type"] == "TimeLimitExceeded"
 
 
+def test_nothing_follows_from_a_message_of_another_tenant(start: Callable[..., Scene]) -> None:
+    scene = start("petiole")
+    foreign = scene.task("add", 1, 2, headers={"petiole_tenant": "somebody-else"})
+    foreign.link_error(scene.task("on_error")).link_error(scene.task("on_error_at_once"))
+    ids = scene.send_chain(foreign, scene.task("add", 3))
+    assert scene.result(ids[0])["result"]["exc_type"] == "TenantMismatch"
+    scene.worker.wait_log(rf"{ids[0]}.*TenantMismatch")
+    assert scene.result(scene.send(scene.task("add", 3, 4)))["result"] == 7
+    wait_settled(scene.broker)
+    assert scene.notes() == []
+    assert stored(scene.backend, ids[1]) is None
+
+
 def test_rejected_member_of_a_chord(celery: str, start: Callable[..., Scene]) -> None:
     """The newest Celery stores a FAILURE; the oldest nothing, so that its chord waits for ever."""
     if celery == "newest":
