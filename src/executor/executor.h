@@ -141,8 +141,8 @@ struct executor_ops {
     /* Tracing, else NULL: lets Celery do what follows from `outcome`, an end that the worker has made
      * of `request`, which it borrows until on_concluded: errbacks, the end of the chain, the count of
      * a chord, handlers of the failure (celery/backends/base.py: Backend.mark_as_failure,
-     * mark_as_revoked). `stores`: its document is to be stored; `has_begun`: the task has run, so
-     * handlers of its failure are called. Needs no free slot. */
+     * mark_as_revoked), the next try of a lost task. `stores` and `has_begun` as in
+     * process_ending.h. Needs no free slot. */
     void (*conclude)(struct executor *executor, struct request *request,
                      const struct outcome *outcome, bool stores, bool has_begun);
     /* Ends a running request; on_finished still comes. What is a process gets `signal_number`, and

@@ -11,18 +11,24 @@ static void append_flag(struct buffer *buffer, const char *key, bool flag)
     (void)buffer_format(buffer, ", \"%s\": %s", key, flag ? "true" : "false");
 }
 
+static const char *state_of(enum outcome_kind kind)
+{
+    if (kind == OUTCOME_RETRY) {
+        return "RETRY";
+    }
+    return kind == OUTCOME_REVOKED ? "REVOKED" : "FAILURE";
+}
+
 void process_ending_append(struct buffer *buffer, const struct outcome *outcome, bool stores,
                            bool has_begun)
 {
-    bool is_revoked = outcome->kind == OUTCOME_REVOKED;
-    (void)buffer_format(buffer, "{\"state\": \"%s\"", is_revoked ? "REVOKED" : "FAILURE");
+    (void)buffer_format(buffer, "{\"state\": \"%s\"", state_of(outcome->kind));
     append_text(buffer, "exc_type", outcome->exc_type);
     append_text(buffer, "exc_module", outcome->exc_module);
     (void)buffer_append_text(buffer, ", \"exc_message\": ");
     (void)buffer_append(buffer,
                         outcome->exc_message.length > 0 ? outcome->exc_message : BYTES("[]"));
     append_flag(buffer, "stores", stores);
-    append_flag(buffer, "timed_out", outcome->timed_out);
     append_flag(buffer, "has_begun", has_begun);
     (void)buffer_append_byte(buffer, '}');
 }

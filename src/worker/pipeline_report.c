@@ -453,6 +453,17 @@ static void conclude(struct report *report, const struct outcome *outcome, bool 
                                      has_begun && outcome->kind != OUTCOME_REVOKED);
 }
 
+static void log_not_concluded(const struct report *report)
+{
+    const struct message *message = &report->request->message;
+    log_task(LOG_ERROR, message->task, message->id,
+             "No Python process could do what follows from the end of task %.*s[%.*s] by %.*s: its "
+             "errbacks, chain and chord are not told",
+             BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+             BYTES_FORMAT(report->exc_type));
+}
+
+/* The next try of a lost task that no process has sent is sent by the worker. */
 void pipeline_report_concluded(void *context, struct request *request, const struct outcome *told)
 {
     struct report *report = request->report_data;
@@ -463,11 +474,9 @@ void pipeline_report_concluded(void *context, struct request *request, const str
         store(report);
         return;
     }
-    log_task(LOG_ERROR, request->message.task, request->message.id,
-             "No Python process could do what follows from the end of task %.*s[%.*s] by %.*s: its "
-             "errbacks, chain and chord are not told",
-             BYTES_FORMAT(message_display_name(&request->message)),
-             BYTES_FORMAT(request->message.id), BYTES_FORMAT(report->exc_type));
+    if (!report->is_retry) {
+        log_not_concluded(report);
+    }
     publish_or_store(report);
 }
 

@@ -32,7 +32,11 @@ static void append_settings(struct buffer *buffer, const struct settings *settin
         bool value;
     } flags[] = {
         {SETTING_ID_result_extended, settings->result_extended},
+        {SETTING_ID_task_acks_late, settings->task_acks_late},
         {SETTING_ID_task_ignore_result, settings->task_ignore_result},
+        {SETTING_ID_task_reject_on_worker_lost,
+         settings->task_reject_on_worker_lost == SETTING_TRUE},
+        {SETTING_ID_task_retry_on_worker_lost, settings->task_retry_on_worker_lost},
         {SETTING_ID_task_store_errors_even_if_ignored, settings->task_store_errors_even_if_ignored},
         {SETTING_ID_task_track_started, settings->task_track_started},
     };
@@ -71,8 +75,14 @@ static const struct option {
     const char *name;
     bool is_flag;
 } options[] = {
-    {"ignore_result", true}, {"store_errors_even_if_ignored", true}, {"track_started", true},
-    {"max_retries", false},  {"default_retry_delay", false},
+    {"acks_late", true},
+    {"default_retry_delay", false},
+    {"ignore_result", true},
+    {"max_retries", false},
+    {"reject_on_worker_lost", true},
+    {"retry_on_worker_lost", true},
+    {"store_errors_even_if_ignored", true},
+    {"track_started", true},
 };
 
 /* How many rows there are up to the last one that says something of these. */

@@ -80,6 +80,24 @@ def refuse(*_: Any) -> None:
     raise Reject("no", requeue=False)
 
 
+class Upset(Task):
+    """A task that does not bear to be tried again."""
+
+    def on_retry(self, _exc: BaseException, task_id: str, *_: Any) -> None:
+        """Note the call, and raise."""
+        note("on_retry", task_id)
+        raise ValueError("upset")
+
+
+@app.task(base=Upset, acks_late=True, reject_on_worker_lost=True, default_retry_delay=0)
+def die_once() -> str:
+    """End the process, but for the second time."""
+    with redis.Redis.from_url(os.environ["ENDING_URL"]) as client:
+        if client.incr("runs") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
 class Fatal(Task):
     """A task whose process does not survive its success."""
 

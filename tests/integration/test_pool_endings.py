@@ -260,6 +260,28 @@ def test_the_hard_limit_is_no_exception_to_retry_for(compare: Callable[[Story], 
     assert compare(story)["result"]["exc_type"] == "TimeLimitExceeded"
 
 
+def test_a_lost_task_is_sent_again_once_when_a_setting_says_so(
+    celery: str, start: Callable[..., Scene]
+) -> None:
+    """The app says that it is given back: what is above the app wins, in the processes, too."""
+    scene = start("petiole", task_retry_on_worker_lost=True)
+    task_id = scene.send(scene.task("die_once"))
+    assert wait_stored(scene.backend, task_id)["result"] == "survived"
+    wait_settled(scene.broker)
+    assert scene.broker.get("runs") == b"2"
+    assert scene.broker.llen(QUEUE) == 0
+    if celery == "newest":
+        assert scene.notes("on_retry") == [["on_retry", task_id]]
+
+
+@pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
+def test_a_lost_task_fails_when_a_setting_says_so(option: str, start: Callable[..., Scene]) -> None:
+    scene = start("petiole", tasks={"ending_app.die_once": {option: False}})
+    lost = scene.result(scene.send(scene.task("die_once")))
+    assert lost["result"]["exc_type"] == "WorkerLostError"
+    assert scene.broker.get("runs") == b"1"
+
+
 def test_nothing_follows_from_a_message_of_another_tenant(start: Callable[..., Scene]) -> None:
     scene = start("petiole")
     foreign = scene.task("add", 1, 2, headers={"petiole_tenant": "somebody-else"})

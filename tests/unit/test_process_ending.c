@@ -29,7 +29,7 @@ static void test_time_limit(void **state)
     executor_timed_out(arena, 1.5, &outcome);
     check(&outcome, true, true,
           "{\"state\": \"FAILURE\", \"exc_type\": \"TimeLimitExceeded\", \"exc_module\": "
-          "\"billiard.exceptions\", \"exc_message\": [1.5], \"stores\": true, \"timed_out\": true, "
+          "\"billiard.exceptions\", \"exc_message\": [1.5], \"stores\": true, "
           "\"has_begun\": true}");
     arena_free(&arena);
 }
@@ -43,11 +43,16 @@ static void test_lost_and_rejected_are_failures(void **state)
     check(&outcome, false, true,
           "{\"state\": \"FAILURE\", \"exc_type\": \"WorkerLostError\", \"exc_module\": "
           "\"billiard.exceptions\", \"exc_message\": [\"a \\\"quoted\\\" reason\"], \"stores\": "
-          "false, \"timed_out\": false, \"has_begun\": true}");
+          "false, \"has_begun\": true}");
+    outcome.kind = OUTCOME_RETRY;
+    check(&outcome, true, true,
+          "{\"state\": \"RETRY\", \"exc_type\": \"WorkerLostError\", \"exc_module\": "
+          "\"billiard.exceptions\", \"exc_message\": [\"a \\\"quoted\\\" reason\"], \"stores\": "
+          "true, \"has_begun\": true}");
     const struct outcome bare = {.kind = OUTCOME_REJECT, .exc_type = BYTES("Reject")};
     check(&bare, true, false,
           "{\"state\": \"FAILURE\", \"exc_type\": \"Reject\", \"exc_module\": \"\", "
-          "\"exc_message\": [], \"stores\": true, \"timed_out\": false, \"has_begun\": false}");
+          "\"exc_message\": [], \"stores\": true, \"has_begun\": false}");
     arena_free(&arena);
 }
 
@@ -59,8 +64,8 @@ static void test_revoked(void **state)
     executor_revoked(arena, "expired", &outcome);
     check(&outcome, true, false,
           "{\"state\": \"REVOKED\", \"exc_type\": \"TaskRevokedError\", \"exc_module\": "
-          "\"celery.exceptions\", \"exc_message\": [\"expired\"], \"stores\": true, \"timed_out\": "
-          "false, \"has_begun\": false}");
+          "\"celery.exceptions\", \"exc_message\": [\"expired\"], \"stores\": true, \"has_begun\": "
+          "false}");
     arena_free(&arena);
 }
 

@@ -51,9 +51,12 @@ static void test_what_the_app_says_is_known_there(void **state)
 static void test_settings_above_the_app(void **state)
 {
     (void)state;
-    check("result_extended: false\ntask_track_started: true\ntimezone: Asia/Taipei\n",
-          "{\"settings\": {\"result_extended\": false, \"task_track_started\": true, "
-          "\"timezone\": \"Asia/Taipei\"}, \"tasks\": []}");
+    check("result_extended: false\ntask_track_started: true\ntimezone: Asia/Taipei\n"
+          "task_acks_late: true\ntask_reject_on_worker_lost: null\n"
+          "task_retry_on_worker_lost: true\n",
+          "{\"settings\": {\"result_extended\": false, \"task_acks_late\": true, "
+          "\"task_reject_on_worker_lost\": false, \"task_retry_on_worker_lost\": true, "
+          "\"task_track_started\": true, \"timezone\": \"Asia/Taipei\"}, \"tasks\": []}");
 }
 
 static void test_rows_of_tasks(void **state)
@@ -61,11 +64,14 @@ static void test_rows_of_tasks(void **state)
     (void)state;
     check("tasks:\n  a: {time_limit: 1}\n  'b*': {ignore_result: 1, max_retries: null}\n"
           "  c: {default_retry_delay: 2.5, track_started: false, max_retries: 3}\n"
-          "  d: {acks_late: true}\n",
+          "  d: {acks_late: true, reject_on_worker_lost: true, retry_on_worker_lost: false}\n"
+          "  e: {time_limit: 1}\n",
           "{\"settings\": {}, \"tasks\": [[\"a\", {}], "
           "[\"b*\", {\"ignore_result\": true, \"max_retries\": null}], "
-          "[\"c\", {\"track_started\": false, \"max_retries\": 3, "
-          "\"default_retry_delay\": 2.5}]]}");
+          "[\"c\", {\"default_retry_delay\": 2.5, \"max_retries\": 3, "
+          "\"track_started\": false}], "
+          "[\"d\", {\"acks_late\": true, \"reject_on_worker_lost\": true, "
+          "\"retry_on_worker_lost\": false}]]}");
 }
 
 int main(void)

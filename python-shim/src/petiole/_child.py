@@ -209,11 +209,11 @@ class Child:
         self._flush_document()
         try:
             error = ending.error or RuntimeError("a task ended without a word")
-            _ending_module().report(self._app, self._hostname, request, body, error)
+            is_told = _ending_module().report(self._app, self._hostname, request, body, error)
         except Exception:
             self._document = ("", b"")
             return ending
-        return replace(ending, is_told=True)
+        return replace(ending, is_told=is_told)
 
     def _conclude(self, texts: list[bytes]) -> None:
         """Do what follows from the end of a task that the worker has ended."""
@@ -221,16 +221,15 @@ class Child:
         self._document = ("", b"")
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
-        is_told = True
+        is_told = False
         try:
             fields = _tracing.parse_request(request)
             opened = _tracing.try_decode(
                 body, content_type.decode(), content_encoding.decode(), fields
             )
-            _ending_module().conclude(self._app, self._hostname, fields, opened, text)
+            is_told = _ending_module().conclude(self._app, self._hostname, fields, opened, text)
         except Exception:
             logging.getLogger("petiole.pool").exception("the end of a task cannot be told")
-            is_told = False
         finally:
             self._task_id = None
         self._tell(_tracing.Ending(self._document[0], None, is_told, 0.0))

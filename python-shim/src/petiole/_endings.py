@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +26,33 @@ from celery.worker.request import Request
 
 from petiole import _tracing
 
+_logger = logging.getLogger("petiole.pool")
 _SIGNALS_AT_LIMIT = "task_failure" in Request.on_timeout.__code__.co_names
+_RETRIES_LOST = hasattr(Request, "_retry_worker_lost")
 
 
-def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, text: bytes) -> None:
+class _EndedRequest(Request):  # type: ignore[misc]  # Celery has no types
+    """Celery's request of a task that has ended; its message is the worker's to settle."""
+
+    is_given_back = False
+
+    def acknowledge(self) -> None:
+        """Leave it to the worker."""
+
+    def reject(self, requeue: bool = False) -> None:
+        """Leave it to the worker, and note what Celery would do."""
+        self.is_given_back = requeue
+
+    def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
+        """Send the next try (Celery 5.7); a handler that raises afterwards does not unsend it."""
+        try:
+            return bool(super()._retry_worker_lost(exc, exc_info))
+        except Exception:
+            _logger.exception("a handler of task_retry or on_retry raised an exception")
+            return True
+
+
+def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, text: bytes) -> bool:
     """Do what follows from an end that the worker has made of a task.
 
     Args:
@@ -38,15 +62,20 @@ def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, tex
         body: args, kwargs and embed.
         text: How it ended: the JSON object of src/executor/process_ending.h.
 
+    Returns:
+        Whether it is done; else the worker does what it can by itself. Not done is what Celery
+        would do by giving the message back, and the next try of a lost task before Celery 5.7.
+
     Raises:
         Exception: Whatever the backend or an errback raises.
     """
     ending = json.loads(text)
     error = _exception(ending)
     name = request["task"]
-    if ending["state"] == states.FAILURE and ending["has_begun"] and name in app.tasks:
-        report(app, hostname, request, body, error)
-        return
+    if ending["state"] == states.RETRY and not (_RETRIES_LOST and name in app.tasks):
+        return False
+    if ending["state"] != states.REVOKED and ending["has_begun"] and name in app.tasks:
+        return report(app, hostname, request, body, error)
     context = Context(_tracing.full_request(request, body))
     backend = app.tasks[name].backend if name in app.tasks else app.backend
     if ending["state"] == states.REVOKED:
@@ -54,11 +83,12 @@ def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, tex
         backend.mark_as_revoked(context.id, reason, request=context, store_result=ending["stores"])
     else:
         backend.mark_as_failure(context.id, error, request=context, store_result=ending["stores"])
+    return True
 
 
 def report(
     app: Any, hostname: str, request: Mapping[str, Any], body: Any, error: BaseException
-) -> None:
+) -> bool:
     """Report how a task that has begun ended.
 
     Args:
@@ -67,6 +97,9 @@ def report(
         request: The fields of the message and of the worker.
         body: args, kwargs and embed.
         error: What it ended by.
+
+    Returns:
+        Whether it is reported; not that of a lost task whose message Celery would give back.
 
     Raises:
         Exception: Whatever Celery or the app raises; KeyError for a task that is not registered.
@@ -78,7 +111,7 @@ def report(
         delivery_info=request["delivery_info"],
         properties=request["properties"],
     )
-    celerys = Request(
+    celerys = _EndedRequest(
         message, app=app, hostname=hostname, headers=dict(request), body=body, decoded=True
     )
     try:
@@ -89,9 +122,10 @@ def report(
         celerys.on_timeout(False, error.args[0])
         if not _SIGNALS_AT_LIMIT:
             _signal_failure(celerys, info)
-        return
+        return True
     # What tracing has seen is logged already.
     celerys.on_failure(info, return_ok=isinstance(error, Reject))
+    return isinstance(error, Reject) or not celerys.is_given_back
 
 
 def _signal_failure(request: Request, info: ExceptionInfo) -> None:
