@@ -358,8 +358,10 @@ static size_t process_free_slots(const struct executor *executor)
 {
     const struct executor_process *process = const_process_of(executor);
     size_t most = process->options.max_processes;
-    bool is_refusing = process->is_closing || process->is_held;
-    return is_refusing || process->run_count >= most ? 0 : most - process->run_count;
+    if (process->is_held && process->live_count < most) {
+        most = process->live_count; /* those that there are go on */
+    }
+    return process->is_closing || process->run_count >= most ? 0 : most - process->run_count;
 }
 
 static struct process_run *new_run(struct executor_process *process, struct request *request)

@@ -69,15 +69,14 @@ static void free_slot(struct process_slot *slot)
     memory_free(&slot);
 }
 
-/* A process has ended: all that it said counts, then its task is lost. */
-static void end_slot(struct process_slot *slot, int code)
+/* A process has ended: all that it said counts, then its task is lost. Returns whether it has ended
+ * before it was of any use. */
+static bool end_slot(struct process_slot *slot, int code)
 {
     struct executor_process *executor = slot->executor;
     process_child_drain(slot->child);
     struct process_run *run = slot->run;
-    if (slot->state == PROCESS_STARTING || (run && !run->is_accepted)) {
-        executor->failed_starts++;
-    }
+    bool has_failed = slot->state == PROCESS_STARTING || (run && !run->is_accepted);
     bool has_begun = slot->pid > 0; /* else it ends with its parent, before it was forked */
     if (has_begun && slot->state != PROCESS_ENDING && code != EXIT_NOTHING) {
         char how[EXECUTOR_PROCESS_END_SIZE];
@@ -90,13 +89,19 @@ static void end_slot(struct process_slot *slot, int code)
     if (run) {
         executor_process_lost(run, code);
     }
+    return has_failed;
 }
 
 /* Starting */
 
-/* Starts nothing for a while, after something that will not get better at once. */
+/* Starts nothing for a while, after something that will not get better at once. What fails meanwhile
+ * was asked for before: however many processes that were, one start has failed. */
 static void hold(struct executor_process *executor)
 {
+    if (executor->is_held) {
+        return;
+    }
+    executor->failed_starts++;
     int64_t delay_ms =
         loop_backoff_ms(executor->loop, RETRY_FIRST_MS,
                         executor->failed_starts < 16 ? executor->failed_starts : 16, RETRY_MOST_MS);
@@ -200,7 +205,6 @@ static void start_missing(struct executor_process *executor)
         ok = start_process(executor);
     }
     if (!ok) {
-        executor->failed_starts++;
         hold(executor);
     }
 }
@@ -425,17 +429,17 @@ static void on_refused(void *context, int error_number, int number)
 {
     struct executor_process *executor = context;
     char reason[REASON_SIZE];
-    executor_process_notice(executor, LOG_ERROR, "No Python process can be forked: %s",
-                            strerror_r(error_number, reason, sizeof(reason)));
+    if (!executor->is_held) {
+        executor_process_notice(executor, LOG_ERROR, "No Python process can be forked: %s",
+                                strerror_r(error_number, reason, sizeof(reason)));
+    }
+    hold(executor);
     list_for_each(node, following, &executor->slots) {
         struct process_slot *slot = list_entry(node, struct process_slot, node);
         if (slot->number == number && slot->pid == 0) {
-            end_slot(slot, EXIT_NOTHING); /* has not begun: nothing is told of its end */
+            (void)end_slot(slot, EXIT_NOTHING); /* has not begun: nothing is told of its end */
             break;
         }
-    }
-    if (executor->failed_starts > 0 && !executor->is_held) {
-        hold(executor);
     }
     loop_defer(executor->loop, &executor->assign_call);
 }
@@ -443,15 +447,16 @@ static void on_refused(void *context, int error_number, int number)
 static void on_exited(void *context, int pid, int code)
 {
     struct executor_process *executor = context;
+    bool has_failed = false;
     list_for_each(node, following, &executor->slots) {
         struct process_slot *slot = list_entry(node, struct process_slot, node);
         if (slot->pid == pid) {
-            end_slot(slot, code);
+            has_failed = end_slot(slot, code);
             break;
         }
     }
     process_nursery_reap(executor->nursery, pid);
-    if (executor->failed_starts > 0 && !executor->is_held) {
+    if (has_failed) {
         hold(executor);
     }
     loop_defer(executor->loop, &executor->assign_call);
@@ -467,17 +472,13 @@ static void on_ended(void *context, int exit_code, int signal_number)
 {
     struct executor_process *executor = context;
     bool is_expected = executor->is_stopping;
-    unsigned failed_starts = executor->failed_starts;
     process_nursery_free(&executor->nursery);
     executor->is_stopping = false;
     struct list_node *node = NULL;
     while ((node = list_first(&executor->slots)) != NULL) {
-        end_slot(list_entry(node, struct process_slot, node), UNKNOWN_SIGNAL);
+        (void)end_slot(list_entry(node, struct process_slot, node), UNKNOWN_SIGNAL);
     }
-    /* However many processes were asked for, one start has failed. */
-    executor->failed_starts = failed_starts;
     if (!is_expected) {
-        executor->failed_starts++;
         hold(executor);
         executor_process_notice(
             executor, LOG_CRITICAL,

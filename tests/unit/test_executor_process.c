@@ -1,0 +1,141 @@
+/* The pool of Python processes on a virtual clock, with a parent that is no Python
+ * (executor/executor_process.h). The executor is looked into only to wait for it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sys/wait.h>
+
+#include "executor/executor_process_private.h"
+#include "support/executor_fixture.h"
+#include "support/fake_pool.h"
+
+#define DEADLINE_S 60 /* a virtual clock ends no wait */
+#define MAX_TASKS  4
+
+struct fixture {
+    struct executor_fixture common;
+    struct executor_process *process;
+    char *arguments[3];
+    struct executor_record *records[MAX_TASKS];
+};
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = memory_new(sizeof(*fixture));
+    (void)alarm(DEADLINE_S);
+    executor_fixture_init(&fixture->common);
+    loop_free(&fixture->common.loop);
+    fixture->common.loop = loop_new(LOOP_CLOCK_VIRTUAL);
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    executor_fixture_fini(&fixture->common);
+    for (size_t index = 0; index < MAX_TASKS; index++) {
+        if (fixture->records[index]) {
+            executor_fixture_free_record(&fixture->records[index]);
+        }
+    }
+    memory_free(&fixture);
+    (void)alarm(0);
+    return 0;
+}
+
+/* Starts an executor whose system has room for `room` processes. */
+static void start(struct fixture *fixture, char *room, struct executor_process_options options)
+{
+    static char name[] = "fake_pool";
+    static char *const environment[] = {NULL};
+    fixture->arguments[0] = name;
+    fixture->arguments[1] = room;
+    options.program = "/proc/self/exe";
+    options.arguments = fixture->arguments;
+    options.environment = environment;
+    options.hostname = "celery@test";
+    fixture->common.executor = executor_process_new(fixture->common.loop, &options,
+                                                    fixture->common.events, &fixture->common, NULL);
+    assert_non_null(fixture->common.executor);
+    fixture->process = CONTAINER_OF(fixture->common.executor, struct executor_process, base);
+    executor_fixture_start(&fixture->common);
+}
+
+static struct executor_record *submit(struct fixture *fixture, size_t index, const char *task)
+{
+    fixture->records[index] = executor_fixture_record(&fixture->common, task, "[]", "{}");
+    executor_fixture_submit(fixture->records[index]);
+    return fixture->records[index];
+}
+
+static size_t free_slots(const struct fixture *fixture)
+{
+    return fixture->common.executor->ops->free_slots(fixture->common.executor);
+}
+
+static void wait_live(struct fixture *fixture, size_t count)
+{
+    while (fixture->process->live_count != count) {
+        loop_run_once(fixture->common.loop, false);
+    }
+}
+
+/* Tests */
+
+static void test_goes_on_with_the_processes_that_there_is_room_for(void **state)
+{
+    static char room[] = "2";
+    struct fixture *fixture = *state;
+    start(fixture, room, (struct executor_process_options){.max_processes = 4});
+    for (size_t index = 0; index < 4; index++) {
+        (void)submit(fixture, index, "work");
+    }
+    executor_fixture_wait_count(&fixture->common, &fixture->common.finished_count, 4);
+    wait_live(fixture, 2);
+    assert_int_equal(free_slots(fixture), 2);
+    for (size_t index = 0; index < 4; index++) {
+        executor_fixture_free_record(&fixture->records[index]);
+    }
+    for (size_t index = 0; index < 2; index++) {
+        (void)submit(fixture, index, FAKE_POOL_HELD_TASK);
+    }
+    assert_int_equal(free_slots(fixture), 0);
+    executor_fixture_wait_started(fixture->records[0]);
+    executor_fixture_wait_started(fixture->records[1]);
+}
+
+static void test_however_many_are_refused_one_start_has_failed(void **state)
+{
+    static char room[] = "0";
+    struct fixture *fixture = *state;
+    start(fixture, room, (struct executor_process_options){.max_processes = 4});
+    for (size_t index = 0; index < 4; index++) {
+        (void)submit(fixture, index, "work");
+    }
+    for (size_t round = 1; round <= 4; round++) {
+        executor_fixture_wait_count(&fixture->common, &fixture->common.notice_count, round);
+        wait_live(fixture, 0);
+        assert_int_equal(fixture->common.notice_count, round);
+        loop_advance(fixture->common.loop, (int64_t)500 << round);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_goes_on_with_the_processes_that_there_is_room_for,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_however_many_are_refused_one_start_has_failed, set_up,
+                                        tear_down),
+    };
+    if (count > 1) {
+        return fake_pool_run((int)strtol(arguments[1], NULL, 10));
+    }
+    return cmocka_run_group_tests_name("executor_process", tests, NULL, NULL);
+}
