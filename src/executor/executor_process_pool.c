@@ -20,6 +20,15 @@
 static const struct process_child_events child_events;
 static const struct process_nursery_events nursery_events;
 
+/* Looks for what is idle after the idle time; without processes their parent is, from now on. */
+static void watch_idleness(struct executor_process *executor)
+{
+    bool is_due = executor->live_count == 0 || !timer_is_armed(&executor->idle_timer);
+    if (executor->options.idle_timeout_ms > 0 && is_due) {
+        loop_start_timer(executor->loop, &executor->idle_timer, executor->options.idle_timeout_ms);
+    }
+}
+
 /* One process */
 
 static void count_out(struct process_slot *slot)
@@ -28,6 +37,9 @@ static void count_out(struct process_slot *slot)
     if (slot->state != PROCESS_ENDING) {
         executor->live_count--;
         executor->starting_count -= slot->state == PROCESS_STARTING ? 1 : 0;
+        if (executor->live_count == 0) {
+            watch_idleness(executor);
+        }
     }
     slot->state = PROCESS_ENDING;
 }
@@ -132,6 +144,7 @@ static bool start_nursery(struct executor_process *executor)
         executor_process_notice(executor, LOG_ERROR, "No Python process can be started: %s",
                                 error.message);
     }
+    watch_idleness(executor); /* there may be no room for any process */
     return executor->nursery != NULL;
 }
 
@@ -236,9 +249,7 @@ static void become_idle(struct process_slot *slot)
     struct executor_process *executor = slot->executor;
     slot->state = PROCESS_IDLE;
     slot->idle_since_ms = loop_now_ms(executor->loop);
-    if (executor->options.idle_timeout_ms > 0 && !timer_is_armed(&executor->idle_timer)) {
-        loop_start_timer(executor->loop, &executor->idle_timer, executor->options.idle_timeout_ms);
-    }
+    watch_idleness(executor);
     loop_defer(executor->loop, &executor->assign_call);
 }
 
@@ -271,6 +282,8 @@ void executor_process_on_idle(void *context)
                          oldest_ms + executor->options.idle_timeout_ms - now_ms);
     } else if (executor->live_count == 0 && executor->waiting_count == 0) {
         stop_nursery(executor);
+    } else if (executor->live_count == 0) {
+        watch_idleness(executor); /* what waits may be given up */
     }
 }
 

@@ -1,6 +1,7 @@
 /* The pool of Python processes on a virtual clock, with a parent that is no Python
  * (executor/executor_process.h). The executor is looked into only to wait for it. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,6 +87,19 @@ static void wait_live(struct fixture *fixture, size_t count)
     }
 }
 
+static void cancel(struct executor_record *record, int signal_number)
+{
+    struct executor *executor = record->fixture->executor;
+    executor->ops->cancel(executor, &record->request, signal_number);
+}
+
+/* The parent is the only child of this process. */
+static bool has_parent(void)
+{
+    siginfo_t info;
+    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 /* Tests */
 
 static void test_goes_on_with_the_processes_that_there_is_room_for(void **state)
@@ -126,6 +140,52 @@ static void test_however_many_are_refused_one_start_has_failed(void **state)
     }
 }
 
+/* The idle time is over while the last process has a task; then it ends with it, or by a signal. */
+static void test_the_parent_ends_after_its_last_process(void **state)
+{
+    static char room[] = "1";
+    static const int signals[] = {SIGUSR1, SIGTERM};
+    struct fixture *fixture = *state;
+    start(fixture, room,
+          (struct executor_process_options){
+              .max_processes = 1, .max_tasks_per_child = 1, .idle_timeout_ms = 1000});
+    for (size_t index = 0; index < ARRAY_LENGTH(signals); index++) {
+        struct executor_record *record = submit(fixture, index, FAKE_POOL_HELD_TASK);
+        executor_fixture_wait_started(record);
+        loop_advance(fixture->common.loop, 1500);
+        cancel(record, signals[index]);
+        executor_fixture_wait_finished(record);
+        wait_live(fixture, 0);
+        loop_advance(fixture->common.loop, 999);
+        assert_false(fixture->process->is_stopping);
+        loop_advance(fixture->common.loop, 1);
+        while (has_parent()) {
+            loop_run_once(fixture->common.loop, false);
+        }
+    }
+}
+
+/* As long as a task waits for room the parent stays; it ends when the task is gone. */
+static void test_the_parent_stays_while_work_waits(void **state)
+{
+    static char room[] = "0";
+    struct fixture *fixture = *state;
+    start(fixture, room,
+          (struct executor_process_options){.max_processes = 1, .idle_timeout_ms = 10});
+    struct executor_record *record = submit(fixture, 0, "work");
+    executor_fixture_wait_count(&fixture->common, &fixture->common.notice_count, 1);
+    loop_advance(fixture->common.loop, 100);
+    assert_true(has_parent());
+    assert_non_null(fixture->process->nursery);
+    assert_false(fixture->process->is_stopping);
+    cancel(record, SIGTERM);
+    executor_fixture_wait_finished(record);
+    loop_advance(fixture->common.loop, 100);
+    while (has_parent()) {
+        loop_run_once(fixture->common.loop, false);
+    }
+}
+
 int main(int count, char **arguments)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +193,9 @@ int main(int count, char **arguments)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_however_many_are_refused_one_start_has_failed, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_the_parent_ends_after_its_last_process, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_the_parent_stays_while_work_waits, set_up, tear_down),
     };
     if (count > 1) {
         return fake_pool_run((int)strtol(arguments[1], NULL, 10));
