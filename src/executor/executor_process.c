@@ -73,6 +73,7 @@ static void finish_early(struct process_run *run)
     loop_stop_timer(run->executor->loop, &run->timer);
     list_remove(&run->node);
     run->executor->waiting_count--;
+    run->is_early = true;
     list_append(&run->executor->early, &run->node);
     loop_defer(run->executor->loop, &run->executor->early_call);
 }
@@ -411,14 +412,14 @@ static void process_cancel(struct executor *executor, struct request *request, i
 {
     struct process_run *run = request->executor_data;
     (void)executor;
-    if (!run || run->end == PROCESS_RUN_IS_KILLED) {
+    if (!run || run->is_early || run->end == PROCESS_RUN_IS_KILLED) {
         return;
     }
     run->end = PROCESS_RUN_IS_REVOKED;
     if (run->slot) {
         executor_process_signal(run->slot, signal_number);
         loop_start_timer(run->executor->loop, &run->timer, CANCEL_GRACE_MS);
-    } else if (list_is_linked(&run->node) && !run->outcome.exc_type.length) {
+    } else {
         executor_revoked(request->arena, "terminated", &run->outcome);
         finish_early(run);
     }

@@ -200,21 +200,22 @@ static struct process_run *next_waiting(const struct executor_process *executor)
 }
 
 /* One more than usual for an end: tasks may keep all others busy for ever. */
-static bool may_start_process(const struct executor_process *executor)
+static bool may_start_process(const struct executor_process *executor,
+                              const struct process_run *next)
 {
-    const struct process_run *next = next_waiting(executor);
-    size_t most = executor->options.max_processes + (next && next->is_conclusion ? 1 : 0);
-    return executor->live_count < most;
+    size_t most = executor->options.max_processes + (next->is_conclusion ? 1 : 0);
+    return executor->live_count < most && executor->waiting_count > executor->starting_count;
 }
 
 static void start_missing(struct executor_process *executor)
 {
-    if (executor->is_held || executor->is_stopping || executor->waiting_count == 0) {
+    const struct process_run *next = next_waiting(executor);
+    if (executor->is_held || executor->is_stopping || !next
+        || (executor->is_closing && !next->is_conclusion)) {
         return;
     }
     bool ok = executor->nursery || start_nursery(executor);
-    while (ok && executor->waiting_count > executor->starting_count
-           && may_start_process(executor)) {
+    while (ok && may_start_process(executor, next)) {
         ok = start_process(executor);
     }
     if (!ok) {

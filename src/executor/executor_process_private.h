@@ -57,6 +57,7 @@ struct process_run {
     enum process_run_end end;
     bool has_succeeded;     /* whatever becomes of its process */
     struct bytes document;  /* of the success; empty: nothing is stored */
+    bool is_early;          /* in `early` */
     struct outcome outcome; /* of an early one */
     bool is_conclusion;     /* an end is told to a process, instead of a task */
     struct bytes ending;    /* of a conclusion */

@@ -186,6 +186,23 @@ static void test_the_parent_stays_while_work_waits(void **state)
     }
 }
 
+/* A close has given it back already when the task is terminated: that stands, and starts nothing. */
+static void test_a_task_that_was_given_back_is_not_revoked(void **state)
+{
+    static char room[] = "1";
+    struct fixture *fixture = *state;
+    start(fixture, room, (struct executor_process_options){.max_processes = 1});
+    struct executor_record *record = submit(fixture, 0, "work");
+    executor_fixture_begin_close(&fixture->common, false);
+    cancel(record, SIGTERM);
+    loop_run_once(fixture->common.loop, false);
+    assert_false(has_parent());
+    executor_fixture_wait_count(&fixture->common, &fixture->common.closed_count, 1);
+    assert_int_equal(record->finished_count, 1);
+    assert_int_equal(record->outcome.kind, OUTCOME_REJECT);
+    assert_true(record->outcome.requeue);
+}
+
 int main(int count, char **arguments)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +213,8 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(test_the_parent_ends_after_its_last_process, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_parent_stays_while_work_waits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_task_that_was_given_back_is_not_revoked, set_up,
+                                        tear_down),
     };
     if (count > 1) {
         return fake_pool_run((int)strtol(arguments[1], NULL, 10));
