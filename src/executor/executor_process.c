@@ -15,6 +15,7 @@
 #define MAX_LIMIT_S       1e9
 #define CANCEL_GRACE_MS   10000
 #define CONCLUDE_MS       60000 /* then the worker's own document must do */
+#define CONCLUDE_MOST_MS  ((int64_t)10 * CONCLUDE_MS)
 #define MAX_NOTICE_SIZE   512
 #define MAX_REQUEST_BYTES ((size_t)256 << 20)
 
@@ -161,13 +162,14 @@ static void pass_hard_limit(struct process_run *run)
 }
 
 /* No process could do what follows from an end in time. One that waits for a process to be started
- * goes on to wait, as long as that may succeed. */
+ * goes on to wait for some time, as long as that may succeed. */
 static void give_up_conclusion(struct process_run *run)
 {
     static const struct outcome nothing = {.kind = OUTCOME_IGNORE};
     struct process_slot *slot = run->slot;
-    if (!slot && !run->executor->is_held) {
-        loop_start_timer(run->executor->loop, &run->timer, CONCLUDE_MS);
+    struct loop *loop = run->executor->loop;
+    if (!slot && !run->executor->is_held && loop_now_ms(loop) < run->waits_until_ms) {
+        loop_start_timer(loop, &run->timer, CONCLUDE_MS);
         return;
     }
     if (slot) {
@@ -403,6 +405,7 @@ static void process_conclude(struct executor *executor, struct request *request,
     buffer_clear(&process->request_text);
     process_ending_append(&process->request_text, outcome, stores, has_begun);
     run->ending = arena_copy(request->arena, buffer_view(&process->request_text));
+    run->waits_until_ms = loop_now_ms(process->loop) + CONCLUDE_MOST_MS;
     list_prepend(&process->waiting, &run->node);
     loop_start_timer(process->loop, &run->timer, CONCLUDE_MS);
     loop_defer(process->loop, &process->assign_call);

@@ -14,11 +14,14 @@
  *   (billiard/pool.py: TimeoutHandler). Both count from ACCEPTED.
  * - cancel sends the signal to the process' group: REVOKED when it ends of it, within ten seconds.
  * - A process that ends by itself leaves LOST with WorkerLostError, or the success that it has told
- *   (ENDED); before ACCEPTED the task goes to another one.
+ *   (ENDED). Before ACCEPTED the task goes to another one, until it has been lost by as many as its
+ *   max_delivery_attempts: then it is LOST, too.
  * - A process is replaced after max_tasks_per_child tasks, and after a task that left it with more
  *   than max_memory_per_child_kib.
  * - What follows from an end that the worker has made itself (conclude) is done by the next process
- *   that is free, through Celery's backend, within a minute.
+ *   that is free, through Celery's backend. on_concluded tells NULL when a process is lost with it
+ *   (before ACCEPTED: as above), takes more than a minute, or none is free in time: in a minute when
+ *   none can be started, else in ten, since the app may take long to import.
  * - close gives back what no process has; with `kill` running tasks end at once: LOST.
  */
 #ifndef PETIOLE_EXECUTOR_EXECUTOR_PROCESS_H

@@ -61,6 +61,7 @@ struct process_run {
     struct outcome outcome; /* of an early one */
     bool is_conclusion;     /* an end is told to a process, instead of a task */
     struct bytes ending;    /* of a conclusion */
+    int64_t waits_until_ms; /* of a conclusion: for a process */
 };
 
 struct executor_process {

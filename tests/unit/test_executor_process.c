@@ -23,7 +23,18 @@ struct fixture {
     struct executor_process *process;
     char *arguments[3];
     struct executor_record *records[MAX_TASKS];
+    struct executor_events events; /* the fixture's, and on_concluded */
+    size_t concluded_count;
+    size_t told_count; /* of these by Celery */
 };
+
+static void on_concluded(void *context, struct request *request, const struct outcome *told)
+{
+    struct fixture *fixture = context; /* the common one is its head */
+    (void)request;
+    fixture->concluded_count++;
+    fixture->told_count += told ? 1 : 0;
+}
 
 static int set_up(void **state)
 {
@@ -32,6 +43,8 @@ static int set_up(void **state)
     executor_fixture_init(&fixture->common);
     loop_free(&fixture->common.loop);
     fixture->common.loop = loop_new(LOOP_CLOCK_VIRTUAL);
+    fixture->events = *fixture->common.events;
+    fixture->events.on_concluded = on_concluded;
     *state = fixture;
     return 0;
 }
@@ -50,22 +63,29 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Starts an executor whose system has room for `room` processes. */
-static void start(struct fixture *fixture, char *room, struct executor_process_options options)
+/* Starts an executor with a parent of its own. */
+static void start_program(struct fixture *fixture, const char *program, char *argument,
+                          struct executor_process_options options)
 {
     static char name[] = "fake_pool";
     static char *const environment[] = {NULL};
     fixture->arguments[0] = name;
-    fixture->arguments[1] = room;
-    options.program = "/proc/self/exe";
+    fixture->arguments[1] = argument;
+    options.program = program;
     options.arguments = fixture->arguments;
     options.environment = environment;
     options.hostname = "celery@test";
     fixture->common.executor = executor_process_new(fixture->common.loop, &options,
-                                                    fixture->common.events, &fixture->common, NULL);
+                                                    &fixture->events, &fixture->common, NULL);
     assert_non_null(fixture->common.executor);
     fixture->process = CONTAINER_OF(fixture->common.executor, struct executor_process, base);
     executor_fixture_start(&fixture->common);
+}
+
+/* Starts an executor whose system has room for `room` processes. */
+static void start(struct fixture *fixture, char *room, struct executor_process_options options)
+{
+    start_program(fixture, "/proc/self/exe", room, options);
 }
 
 static struct executor_record *submit(struct fixture *fixture, size_t index, const char *task)
@@ -73,6 +93,16 @@ static struct executor_record *submit(struct fixture *fixture, size_t index, con
     fixture->records[index] = executor_fixture_record(&fixture->common, task, "[]", "{}");
     executor_fixture_submit(fixture->records[index]);
     return fixture->records[index];
+}
+
+static void conclude(struct fixture *fixture)
+{
+    struct executor *executor = fixture->common.executor;
+    struct outcome outcome;
+    fixture->records[0] = executor_fixture_record(&fixture->common, "work", "[]", "{}");
+    executor_revoked(fixture->records[0]->request.arena, "expired", &outcome);
+    executor->ops->conclude(executor, &fixture->records[0]->request, &outcome, true, false);
+    assert_int_equal(fixture->concluded_count, 0);
 }
 
 static size_t free_slots(const struct fixture *fixture)
@@ -203,6 +233,31 @@ static void test_a_task_that_was_given_back_is_not_revoked(void **state)
     assert_true(record->outcome.requeue);
 }
 
+static void test_an_end_is_told_to_a_process(void **state)
+{
+    static char room[] = "1";
+    struct fixture *fixture = *state;
+    start(fixture, room, (struct executor_process_options){.max_processes = 1});
+    conclude(fixture);
+    executor_fixture_wait_count(&fixture->common, &fixture->concluded_count, 1);
+    assert_int_equal(fixture->told_count, 1);
+}
+
+/* A parent that imports the app for ever keeps nobody from telling the end of a task. */
+static void test_an_end_does_not_wait_for_a_process_for_ever(void **state)
+{
+    static char for_ever[] = "infinity";
+    struct fixture *fixture = *state;
+    start_program(fixture, "/bin/sleep", for_ever,
+                  (struct executor_process_options){.max_processes = 1});
+    conclude(fixture);
+    loop_advance(fixture->common.loop, (int64_t)9 * 60000);
+    assert_int_equal(fixture->concluded_count, 0);
+    loop_advance(fixture->common.loop, 60000);
+    assert_int_equal(fixture->concluded_count, 1);
+    assert_int_equal(fixture->told_count, 0);
+}
+
 int main(int count, char **arguments)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +269,9 @@ int main(int count, char **arguments)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_parent_stays_while_work_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_task_that_was_given_back_is_not_revoked, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_an_end_is_told_to_a_process, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_an_end_does_not_wait_for_a_process_for_ever, set_up,
                                         tear_down),
     };
     if (count > 1) {
