@@ -423,11 +423,6 @@ static const struct process_child_events child_events = {
 
 /* What the nursery tells */
 
-static void on_loaded(void *context)
-{
-    (void)context;
-}
-
 static void on_forked(void *context, int pid, int number)
 {
     const struct executor_process *executor = context;
@@ -504,7 +499,6 @@ static void on_ended(void *context, int exit_code, int signal_number)
 }
 
 static const struct process_nursery_events nursery_events = {
-    .on_loaded = on_loaded,
     .on_forked = on_forked,
     .on_refused = on_refused,
     .on_exited = on_exited,

@@ -114,6 +114,7 @@ bool process_frame_read_done(struct bytes payload, struct process_frame_done *re
     unsigned outcome = 0;
     unsigned requeue = 0;
     unsigned is_told = 0;
+    struct bytes state; /* the outcome says as much */
     if (!take_byte(&payload, PROCESS_FRAME_LOST, &outcome) || !take_byte(&payload, 1, &requeue)
         || !take_byte(&payload, 1, &is_told) || !take_seconds(&payload, &ret->runtime_s)
         || !take_number(&payload, &ret->rss_kib)) {
@@ -122,7 +123,7 @@ bool process_frame_read_done(struct bytes payload, struct process_frame_done *re
     ret->outcome = (enum process_frame_outcome)outcome;
     ret->requeue = requeue != 0;
     ret->is_told = is_told != 0;
-    return take_text(&payload, &ret->state) && take_text(&payload, &ret->document)
+    return take_text(&payload, &state) && take_text(&payload, &ret->document)
            && take_text(&payload, &ret->exc_type) && take_text(&payload, &ret->exc_module)
            && take_text(&payload, &ret->exc_message) && take_text(&payload, &ret->traceback)
            && payload.length == 0;

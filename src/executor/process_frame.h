@@ -52,8 +52,7 @@ struct process_frame_done {
     bool requeue;
     bool is_told; /* Celery has done and logged all that follows; else the worker reports it */
     double runtime_s;
-    uint32_t rss_kib; /* the most that the process has had in memory */
-    struct bytes state;
+    uint32_t rss_kib;      /* the most that the process has had in memory */
     struct bytes document; /* empty: nothing is to be stored */
     struct bytes exc_type; /* empty after success */
     struct bytes exc_module;

@@ -87,7 +87,6 @@ static void on_packets(void *context, struct bytes data)
         memcpy(&second, data.data + 1 + sizeof(first), sizeof(second));
         if (data.data[0] == PACKET_LOADED) {
             nursery->is_loaded = true;
-            nursery->events->on_loaded(nursery->context);
         } else if (data.data[0] == PACKET_FORKED) {
             nursery->events->on_forked(nursery->context, first, second);
         } else if (data.data[0] == PACKET_EXITED) {

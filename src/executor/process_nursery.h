@@ -19,8 +19,6 @@ struct local_process_table;
 
 /* All come from the loop; none may free the nursery but on_ended. */
 struct process_nursery_events {
-    /* The app has been imported. */
-    void (*on_loaded)(void *context);
     void (*on_forked)(void *context, int pid, int number);
     /* There is no process `number`: the system had no room for it; `error_number` as in errno.h. */
     void (*on_refused)(void *context, int error_number, int number);
