@@ -310,7 +310,7 @@ static void on_read(uv_stream_t *handle, ssize_t count, const uv_buf_t *piece)
     if (count == 0) {
         return;
     }
-    if (data.length == stream->options.turn_read_bytes) {
+    if (data.length == piece->len && stream->options.turn_read_bytes > 0) {
         (void)uv_read_stop(&stream->handle.stream);
         loop_defer(stream->loop, &stream->resume);
     }

@@ -44,7 +44,7 @@ struct stream_options {
     /* What may wait to be written; beyond it the connection is dropped with TOO_LARGE. */
     size_t max_write_bytes;
     /* What is read in one turn of the loop at most, of a peer that writes more than its owner can
-     * take: the others' turn comes in between. 0: no bound. */
+     * take: the others' turn comes in between. 64 KiB is the highest bound. 0: none. */
     size_t turn_read_bytes;
 };
 

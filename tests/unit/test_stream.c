@@ -278,6 +278,34 @@ static void test_may_be_closed_at_any_stage(void **state)
     assert_int_equal(fixture->drop_count, 0);
 }
 
+/* Also by a bound that is more than one read takes. */
+static void test_bounds_what_a_turn_reads(void **state)
+{
+    static const size_t bounds[] = {1000, (size_t)1024 * 1024};
+    static const size_t expected[] = {1000, (size_t)64 * 1024};
+    static const char written[(size_t)128 * 1024];
+    struct fixture *fixture = *state;
+    for (size_t index = 0; index < ARRAY_LENGTH(bounds); index++) {
+        int ends[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+        struct stream_options options = {.unix_path = "pair",
+                                         .descriptor = ends[0],
+                                         .connect_timeout_ms = 5000,
+                                         .max_write_bytes = 4096,
+                                         .turn_read_bytes = bounds[index]};
+        fixture->open_count = 0;
+        open_stream(fixture, options);
+        loop_until(fixture->loop, is_open, fixture);
+        ssize_t sent = send(ends[1], written, sizeof(written), MSG_DONTWAIT);
+        assert_true(sent > (ssize_t)expected[index]);
+        buffer_clear(&fixture->received);
+        loop_until(fixture->loop, has_data, fixture);
+        assert_int_equal(fixture->received.length, expected[index]);
+        stream_close(&fixture->stream);
+        (void)close(ends[1]);
+    }
+}
+
 /* Writes as much again as it is handed. */
 static void write_again(void *context, struct bytes data)
 {
@@ -323,6 +351,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_gives_up_on_a_silent_peer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reports_a_bad_certificate_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_may_be_closed_at_any_stage, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bounds_what_a_turn_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_what_is_there_and_no_more, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
