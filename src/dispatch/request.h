@@ -53,7 +53,8 @@ struct request {
     bool is_waiting;     /* what it needs is not free, as its executor says */
     int64_t waiting_ms;  /* since when */
     void *executor_data; /* the executor's, while READY and RUNNING */
-    void *report_data;   /* the pipeline's, while REPORTING */
+    /* The pipeline's: itself while SCHEDULED, or READY and waiting; the report while REPORTING. */
+    void *report_data;
 };
 
 /* Moves to `state`; asserts that the table of allowed moves has it. */
