@@ -96,6 +96,10 @@ bool json_double(struct json value, double *ret_number) MUST_CHECK;
  * escaped. */
 void json_append_string(struct buffer *buffer, struct bytes text);
 
+/* Appends `text` as above, as a member that is not the first one of its object. `key` is written as it
+ * is. */
+void json_append_text_member(struct buffer *buffer, const char *key, struct bytes text);
+
 /* Appends a number as Python's repr of a float: shortest digits that read back the same. */
 void json_append_double(struct buffer *buffer, double number);
 

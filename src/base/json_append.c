@@ -68,6 +68,12 @@ void json_append_string(struct buffer *buffer, struct bytes text)
     (void)buffer_append_byte(buffer, '"');
 }
 
+void json_append_text_member(struct buffer *buffer, const char *key, struct bytes text)
+{
+    (void)buffer_format(buffer, ", \"%s\": ", key);
+    json_append_string(buffer, text);
+}
+
 /* Takes apart what "%.*e" gave, without its sign ("1.5e+16"). */
 static struct decimal read_scientific(const char *text)
 {

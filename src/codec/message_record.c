@@ -11,24 +11,18 @@ static void append_object(struct buffer *buffer, const char *key, struct json ob
     (void)buffer_append(buffer, object.type == JSON_TYPE_OBJECT ? object.text : BYTES("{}"));
 }
 
-static void append_text(struct buffer *buffer, const char *key, struct bytes text)
-{
-    (void)buffer_format(buffer, ", \"%s\": ", key);
-    json_append_string(buffer, text);
-}
-
 void message_record_append(struct buffer *buffer, const struct message *message)
 {
     (void)buffer_format(buffer, "{\"v\": %d", RECORD_VERSION);
     append_object(buffer, "headers", message->headers);
     append_object(buffer, "properties", message->properties);
-    append_text(buffer, "content-type", message->content_type);
-    append_text(buffer, "content-encoding", message->content_encoding);
+    json_append_text_member(buffer, "content-type", message->content_type);
+    json_append_text_member(buffer, "content-encoding", message->content_encoding);
     (void)buffer_append_text(buffer, ", \"body\": \"");
     base64_append(buffer, message->body);
     (void)buffer_append_text(buffer, "\", \"body_encoding\": \"base64\"");
-    append_text(buffer, "queue", message->queue);
-    append_text(buffer, "exchange", message->exchange);
+    json_append_text_member(buffer, "queue", message->queue);
+    json_append_text_member(buffer, "exchange", message->exchange);
     (void)buffer_format(buffer, ", \"priority\": %lld, \"redelivered\": %s}",
                         (long long)message->priority, message->redelivered ? "true" : "false");
 }

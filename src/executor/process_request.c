@@ -1,11 +1,5 @@
 #include "executor/process_request.h"
 
-static void append_text(struct buffer *buffer, const char *key, struct bytes text)
-{
-    (void)buffer_format(buffer, ", \"%s\": ", key);
-    json_append_string(buffer, text);
-}
-
 /* A text of the properties as it stands there; null when it is missing. */
 static void append_property(struct buffer *buffer, const struct message *message, const char *key)
 {
@@ -26,14 +20,14 @@ void process_request_append(struct buffer *buffer, const struct message *message
                                     : BYTES("{}"));
     append_property(buffer, message, "reply_to");
     append_property(buffer, message, "correlation_id");
-    append_text(buffer, "hostname", bytes_from_text(hostname));
+    json_append_text_member(buffer, "hostname", bytes_from_text(hostname));
     (void)buffer_append_text(buffer, ", \"delivery_info\": {\"exchange\": ");
     json_append_string(buffer, message->exchange);
-    append_text(buffer, "routing_key", message->queue);
+    json_append_text_member(buffer, "routing_key", message->queue);
     append_property(buffer, message, "priority");
     (void)buffer_format(buffer, ", \"redelivered\": %s}", message->redelivered ? "true" : "false");
     if (message->compression.length > 0) {
-        append_text(buffer, PROCESS_REQUEST_COMPRESSION, message->compression);
+        json_append_text_member(buffer, PROCESS_REQUEST_COMPRESSION, message->compression);
     }
     (void)buffer_append_byte(buffer, '}');
 }

@@ -59,6 +59,17 @@ static void test_a_string_escapes_all_but_printable_ascii(void **state)
     }
 }
 
+static void test_a_text_member_follows_another_one(void **state)
+{
+    (void)state;
+    struct buffer buffer;
+    buffer_init(&buffer, 100);
+    (void)buffer_append_text(&buffer, "{\"v\": 1");
+    json_append_text_member(&buffer, "queue", BYTES("a\"b"));
+    golden_assert(buffer_view(&buffer), BYTES("{\"v\": 1, \"queue\": \"a\\\"b\""), "member");
+    buffer_fini(&buffer);
+}
+
 static void test_what_does_not_fit_is_told(void **state)
 {
     (void)state;
@@ -77,6 +88,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dumps_gives_what_python_gives),
         cmocka_unit_test(test_a_string_escapes_all_but_printable_ascii),
+        cmocka_unit_test(test_a_text_member_follows_another_one),
         cmocka_unit_test(test_what_does_not_fit_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
