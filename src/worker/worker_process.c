@@ -3,6 +3,7 @@
 
 #include "executor/executor_process.h"
 #include "worker/manifest.h"
+#include "worker/privileges.h"
 #include "worker/settings_python.h"
 #include "worker/worker_private.h"
 
@@ -116,19 +117,14 @@ static bool accepts_pickle(const struct settings *settings)
     return accepts;
 }
 
-/* celery/platforms.py: check_privileges: pickle runs what its sender wants. */
-static bool check_privileges(const struct settings *settings, struct error *reterr)
+static bool check_privileges(const struct worker *worker, struct error *reterr)
 {
-    bool is_root = getuid() == 0 || geteuid() == 0;
     const char *force = getenv("C_FORCE_ROOT"); // NOLINT(concurrency-mt-unsafe): never changed
-    if (!is_root || !accepts_pickle(settings) || (force && force[0] != '\0')) {
+    if (!accepts_pickle(worker->settings) || (force && force[0] != '\0')) {
         return true;
     }
-    return error_set(reterr, ERROR_REFUSED,
-                     "Running a worker with superuser privileges when the worker accepts messages "
-                     "serialized with pickle is a very bad idea! If you really want to continue "
-                     "then you have to set the C_FORCE_ROOT environment variable (but please think "
-                     "about this before you do).");
+    struct privileges privileges = privileges_of_process(worker->arena);
+    return privileges_allow_pickle(&privileges, reterr);
 }
 
 bool worker_process_build(struct worker *worker, struct executor **ret_executor,
@@ -147,7 +143,7 @@ bool worker_process_build(struct worker *worker, struct executor **ret_executor,
         return true;
     }
     const char *overrides = overrides_of(worker, reterr);
-    if (!overrides || !check_privileges(settings, reterr)) {
+    if (!overrides || !check_privileges(worker, reterr)) {
         return false;
     }
     struct executor_process_options options = {
