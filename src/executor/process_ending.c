@@ -1,11 +1,5 @@
 #include "executor/process_ending.h"
 
-static void append_text(struct buffer *buffer, const char *key, struct bytes text)
-{
-    (void)buffer_format(buffer, ", \"%s\": ", key);
-    json_append_string(buffer, text);
-}
-
 static void append_flag(struct buffer *buffer, const char *key, bool flag)
 {
     (void)buffer_format(buffer, ", \"%s\": %s", key, flag ? "true" : "false");
@@ -23,8 +17,8 @@ void process_ending_append(struct buffer *buffer, const struct outcome *outcome,
                            bool has_begun)
 {
     (void)buffer_format(buffer, "{\"state\": \"%s\"", state_of(outcome->kind));
-    append_text(buffer, "exc_type", outcome->exc_type);
-    append_text(buffer, "exc_module", outcome->exc_module);
+    json_append_text_member(buffer, "exc_type", outcome->exc_type);
+    json_append_text_member(buffer, "exc_module", outcome->exc_module);
     (void)buffer_append_text(buffer, ", \"exc_message\": ");
     (void)buffer_append(buffer,
                         outcome->exc_message.length > 0 ? outcome->exc_message : BYTES("[]"));
