@@ -52,6 +52,16 @@ static void end_refused(struct pipeline *pipeline, struct request *request, cons
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 
+/* What the message asks for besides would be lost: who waits for it hears of the failure, too. */
+static void end_unsupported(struct pipeline *pipeline, struct request *request,
+                            const struct error *reason)
+{
+    struct outcome outcome;
+    executor_failure(request->arena, "CanvasUnsupported", reason->message, NULL, &outcome);
+    outcome.frames = pipeline_failure_frames(pipeline, request, &outcome);
+    pipeline_report(pipeline, request, &outcome, NULL);
+}
+
 static void on_due(void *context)
 {
     struct request *request = context;
@@ -103,7 +113,7 @@ void pipeline_advance(struct pipeline *pipeline, struct request *request)
         end_refused(pipeline, request, "TenantMismatch", &verdict.reason);
         break;
     case VERDICT_UNSUPPORTED:
-        end_refused(pipeline, request, "CanvasUnsupported", &verdict.reason);
+        end_unsupported(pipeline, request, &verdict.reason);
         break;
     default:
         break;

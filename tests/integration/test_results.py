@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, chain
 from conftest import Worker
 from envelopes import template
 from helpers import TENANT_HEADER, count_stored, stored, wait_settled, wait_stored
@@ -214,6 +214,21 @@ def test_canvas_is_refused(
         document = wait_stored(backend, envelope["headers"]["id"])
         assert document["status"] == "FAILURE"
         assert member.rstrip("s") in json.dumps(document["result"])
+
+
+@pytest.mark.petiole_only
+def test_who_waits_behind_refused_canvas_is_told(
+    start_petiole: Callable[..., PetioleWorker], client: Celery, backend: redis.Redis
+) -> None:
+    """The last task of a chain fails with the first, and an errback is called."""
+    start_petiole()
+    first = client.signature(ADD, args=(1, 2))
+    first.link_error(client.signature(ADD, args=(3, 4), immutable=True, task_id="errback"))
+    last = chain(first, client.signature(ADD, args=(5,))).apply_async()
+    with pytest.raises(Exception, match="asks for a chain") as raised:
+        last.get(timeout=10)
+    assert type(raised.value).__name__ == "CanvasUnsupported"
+    assert wait_stored(backend, "errback")["result"] == 7
 
 
 _OPTION = {"callbacks": "link", "chain": "chain"}
