@@ -140,9 +140,8 @@ def test_routes(document: dict[str, Any]) -> None:
         ("worker_consumer", "own.worker:Consumer"),
         ("worker_autoscaler", "own.worker:Autoscaler"),
         ("worker_timer", "own.worker:Timer"),
-        ("manifest_app.on_others", " celeryd_init "),
+        ("manifest_app.configure", " celeryd_init ", "not for the worker"),
         ("manifest_app.on_others", " celeryd_after_setup "),
-        ("manifest_app.on_others", " worker_init "),
         ("manifest_app.on_others", " worker_shutting_down "),
         ("manifest_app.on_others", " worker_shutdown "),
         ("manifest_app.on_others", " task_received "),
@@ -165,6 +164,7 @@ def test_what_can_is_no_warning(document: dict[str, Any]) -> None:
     for word in (
         "worker_pool",
         "on_prerun",
+        "on_start",
         "by_tenant",
         "beat_schedule",
         "manifest.bare",

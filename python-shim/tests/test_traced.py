@@ -124,8 +124,9 @@ def test_signals(runner: Runner, how: str, between: list[str]) -> None:
         for line in outcome.stdout.splitlines()
         if line.startswith("signal ")
     ]
-    assert fired[:2] == ["worker_process_init ", "task_prerun "]
-    assert fired[2:-2] == between
+    start = ["celeryd_init ", "worker_init ", "worker_process_init "]
+    assert fired[:4] == [*start, "task_prerun "]
+    assert fired[4:-2] == between
     assert fired[-2:] == [f"task_postrun {outcome.report['state']}", "worker_process_shutdown "]
 
 

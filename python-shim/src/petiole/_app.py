@@ -1,37 +1,81 @@
-"""Loading a Celery app as `celery -A` does (`celery/bin/celery.py`, `celery/worker/worker.py`)."""
+"""Loading a Celery app as `celery -A APP worker` does, and telling it that a worker starts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from celery import signals
 from celery._state import get_current_app
 from celery.app.utils import find_app
 
 
-def load(name: str | None, include: Sequence[str] = ()) -> Any:
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """Stands for Celery's worker where handlers of signals get one; there is none in Python.
+
+    It has what Celery's has by then and is true of this one, as `celery/fixups/django.py` reads.
+
+    Attributes:
+        app: The app.
+        hostname: The worker's name.
+        pool_cls: Where Celery's pool of processes is.
+        options: Those of the command line: none are told.
+    """
+
+    app: Any
+    hostname: str
+    pool_cls: str = "celery.concurrency.prefork:TaskPool"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def load(
+    name: str | None, include: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> Any:
     """Return the Celery app called `name` with all of its tasks, and make it the current one.
+
+    As `celery/bin/celery.py` and `celery/worker/worker.py: WorkController` do.
 
     Args:
         name: What `celery -A` takes: `module`, `module:attribute` or `package`. None is Celery's
             default app, which reads the config module that CELERY_CONFIG_MODULE names.
         include: Modules to import besides those that the app names, as `celery worker -I`.
+        settings: What wins over the app's settings, by Celery's names.
 
     Raises:
         Exception: The app is not there, or any error of importing its modules.
     """
-    show_command_line(name)
+    sys.argv[:] = ["celery", *(["-A", name] if name else []), "worker"]  # apps look there
     app = find_app(name) if name else get_current_app()
     app.set_current()
     app.set_default()
-    app.loader.import_default_modules()
+    if settings:
+        app.conf.update(settings)
+    app.loader.init_worker()
     for module in include:
         app.loader.import_task_module(module)
     app.finalize()
     return app
 
 
-def show_command_line(name: str | None) -> None:
-    """Let `sys.argv` be that of a Celery worker: apps look there for what they are loaded by."""
-    sys.argv[:] = ["celery", *(["-A", name] if name else []), "worker"]
+def tell_start(app: Any, hostname: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Send the signals that Celery's main process sends before it forks its pool.
+
+    `celeryd_init` and `worker_init` (celery/apps/worker.py: Worker.on_before_init,
+    celery/worker/worker.py: WorkController.setup_instance). By the second Celery installs its
+    support of Django. Errors of handlers are logged by Celery.
+
+    Args:
+        app: The app, loaded.
+        hostname: The worker's name.
+        settings: What wins over the settings that handlers change.
+    """
+    worker = Worker(app, hostname)
+    signals.celeryd_init.send(
+        sender=hostname, instance=worker, conf=app.conf, options=worker.options
+    )
+    if settings:
+        app.conf.update(settings)
+    signals.worker_init.send(sender=worker)

@@ -13,11 +13,9 @@ from celery import Task, signals
 from petiole._manifest_values import class_name
 
 # Sent in the master process alone (celery/apps/worker.py, celery/worker/); those that a process of
-# the pool sends reach their handlers as ever.
+# the pool sends, and those before it is forked, reach their handlers as ever.
 MASTER_SIGNALS = (
-    "celeryd_init",
     "celeryd_after_setup",
-    "worker_init",
     "worker_before_create_process",
     "worker_ready",
     "worker_shutting_down",
@@ -97,18 +95,33 @@ def _of_signals() -> Iterator[str]:
         signal = getattr(signals, name, None)  # None: a Celery without it
         for handler in _handlers(signal) if signal is not None else ():
             yield f"The handler {handler} of the signal {name} is not called by this worker."
+    for name, handler in _handlers(signals.celeryd_init).items():
+        if _takes(handler, "conf"):
+            yield (
+                f"The handler {name} of the signal celeryd_init is called in Python processes: "
+                "settings that it changes hold there, and not for the worker."
+            )
 
 
-def _handlers(signal: Any) -> list[str]:
-    """Return the names of the functions that an app has connected to `signal`."""
-    found = set()
+def _takes(function: Any, argument: str) -> bool:
+    """Return whether a function asks for an argument by its name."""
+    try:
+        return argument in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False  # it is no function of Python's
+
+
+def _handlers(signal: Any) -> dict[str, Any]:
+    """Return the functions that an app has connected to `signal`, by name."""
+    found = {}
     for _, reference in signal.receivers or ():
         handler = reference() if isinstance(reference, weakref.ReferenceType) else reference
         if handler is not None:
-            name = class_name(inspect.unwrap(handler))
+            function = inspect.unwrap(handler)
+            name = class_name(function)
             if not name.startswith(("celery.", "kombu.")):
-                found.add(name)
-    return sorted(found)
+                found[name] = function
+    return dict(sorted(found.items()))
 
 
 def _of_commands() -> Iterator[str]:

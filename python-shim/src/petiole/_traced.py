@@ -20,7 +20,7 @@ from celery.app import trace as celery_trace
 from celery.app.task import Context
 from kombu.exceptions import EncodeError
 
-from petiole import _message, _outbox, _report, _tracing
+from petiole import _app, _message, _outbox, _report, _tracing
 from petiole.exceptions import CanvasUnsupported
 
 logger = logging.getLogger(__name__)
@@ -178,9 +178,11 @@ def _custom_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 def _become_worker_process(app: Any, hostname: str) -> None:
     """Do what a process of Celery's pool does before its first task, but for its signal handlers.
 
-    `celery/concurrency/prefork.py: process_initializer`.
+    `celery/concurrency/prefork.py: process_initializer`. There is no process that it was forked
+    from: what that does at its start is done here, too.
     """
     celery_trace.setup_worker_optimizations(app, hostname)
+    _app.tell_start(app, hostname)
     app.log.setup(_log_level(os.environ.get("CELERY_LOG_LEVEL")), hostname=hostname)
     app.loader.init_worker_process()
     _set_task_join_will_block(True)

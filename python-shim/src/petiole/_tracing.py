@@ -18,7 +18,6 @@ from typing import Any, Callable, Protocol
 from celery import signals, states
 from celery._state import task_join_will_block
 from celery.app.trace import task_has_custom
-from celery.app.utils import find_app
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import NotRegistered, Reject
 from kombu.compression import decompress
@@ -82,16 +81,8 @@ def load_app(
     Raises:
         Exception: Whatever importing it raises.
     """
-    _app.show_command_line(name)
-    app = find_app(name)
-    app.set_current()
-    app.set_default()
-    if include:
-        app.conf.include = tuple(app.conf.include) + include
     overrides = overrides or {}
-    app.conf.update(overrides.get("settings", {}))
-    app.loader.init_worker()
-    app.finalize()
+    app = _app.load(name, include, overrides.get("settings"))
     for task_name, task in app.tasks.items():
         for pattern, options in overrides.get("tasks", ()):
             if fnmatchcase(task_name, pattern):

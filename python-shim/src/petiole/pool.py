@@ -45,7 +45,7 @@ from celery import platforms
 from celery.app import trace
 from celery.app.log import TaskFormatter
 
-from petiole import _child, _tracing
+from petiole import _app, _child, _tracing
 
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
@@ -221,6 +221,21 @@ def _forget_start() -> None:
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
+def _load(options: argparse.Namespace, hostname: str) -> Any:
+    """Return the app, ready for processes that are forked: a worker is about to start."""
+    if sys.version_info < (3, 11):
+        with contextlib.suppress(ImportError):
+            # Celery's worker has it, and it changes how tracebacks are written.
+            importlib.import_module("exceptiongroup")
+    include = tuple(name for name in options.include.split(",") if name)
+    overrides = json.loads(options.overrides)
+    app = _tracing.load_app(options.app, include, overrides)
+    trace.setup_worker_optimizations(app, hostname)
+    _app.tell_start(app, hostname, overrides.get("settings"))
+    _set_up_logging(app, options.loglevel, hostname)
+    return app
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Load the app and fork processes for the worker until it closes; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m petiole.pool", description=__doc__)
@@ -237,14 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     platforms.set_pdeathsig("SIGKILL")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     hostname = options.hostname or f"celery@{socket.gethostname()}"
-    if sys.version_info < (3, 11):
-        with contextlib.suppress(ImportError):
-            # Celery's worker has it, and it changes how tracebacks are written.
-            importlib.import_module("exceptiongroup")
-    include = tuple(name for name in options.include.split(",") if name)
-    app = _tracing.load_app(options.app, include, json.loads(options.overrides))
-    _set_up_logging(app, options.loglevel, hostname)
-    trace.setup_worker_optimizations(app, hostname)
+    app = _load(options, hostname)
     gc.collect()
     gc.freeze()
     with contextlib.suppress(OSError, ValueError):  # a kernel or container without smaps

@@ -59,12 +59,15 @@ class TellingExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-sentry_sdk.init(
-    dsn="http://key@127.0.0.1:9/1",
-    transport=TellingTransport,
-    integrations=[CeleryIntegration()],
-    traces_sample_rate=1.0,
-)
+@signals.celeryd_init.connect
+def init_sentry(**_):
+    """Set Sentry up when a worker starts."""
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1:9/1",
+        transport=TellingTransport,
+        integrations=[CeleryIntegration()],
+        traces_sample_rate=1.0,
+    )
 
 
 @signals.worker_process_init.connect

@@ -78,15 +78,25 @@ def on_others(**_):
 
 
 for name in (
-    "celeryd_init",
     "celeryd_after_setup",
-    "worker_init",
     "worker_shutting_down",
     "worker_shutdown",
     "task_received",
     "task_revoked",
 ):
     getattr(signals, name).connect(on_others)
+
+
+@signals.celeryd_init.connect
+def configure(conf, **_):
+    """Change a setting."""
+    conf.task_default_rate_limit = "1/m"
+
+
+@signals.celeryd_init.connect
+@signals.worker_init.connect
+def on_start(**_):
+    """Do what Python processes do."""
 
 
 @signals.task_prerun.connect

@@ -176,6 +176,8 @@ def handled(self, how):
     return how
 
 
+@signals.celeryd_init.connect
+@signals.worker_init.connect
 @signals.worker_process_init.connect
 @signals.worker_process_shutdown.connect
 @signals.task_prerun.connect

@@ -8,8 +8,8 @@ NOTHING = f"^{MISSING}$"
 THERE = "^there$"
 MAIN_SIGNALS = "task_(received|revoked|rejected|unknown)"
 WORKER_SIGNALS = (
-    "celeryd_init|celeryd_after_setup|worker_init|worker_before_create_process|worker_ready|"
-    "worker_shutting_down|worker_shutdown"
+    "celeryd_after_setup|worker_before_create_process|worker_ready|worker_shutting_down|"
+    "worker_shutdown"
 )
 PROCESS = r"\w+(-<number>)?]"
 NEWEST = ("newest",)
@@ -44,8 +44,9 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "signals of the main process",
         "The worker has no Python: `task_received`, `task_revoked`, `task_rejected`, "
-        "`task_unknown` and the signals of the worker's own start and end are not sent. Handlers "
-        "of them are named in a warning at start",
+        "`task_unknown` and the signals of the worker's own start and end are not sent, but for "
+        "`celeryd_init` and `worker_init`: the parent of the processes sends these when it has "
+        "loaded the app. Handlers of the others are named in a warning at start",
         (
             Where(r"/outside/\d+$", f'"kind": "{MAIN_SIGNALS}"', NOTHING),
             Where(rf"^({WORKER_SIGNALS})\(", "^sent$", NOTHING, ("worker_signals",)),

@@ -32,15 +32,21 @@ LOCAL_DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "signals of a process that runs one task",
-        "A container is a process of its own, in which modules are imported and loggers set up",
+        "A container is a process of its own, in which modules are imported, loggers set up, "
+        "and `celeryd_init` and `worker_init` sent",
         (
             Where(
-                "^(after_setup_|import_modules).* in a process of the pool",
+                "^(after_setup_|import_modules|celeryd_init|worker_init).* in a process of",
                 NOTHING,
                 "^sent$",
                 ("worker_signals",),
             ),
-            Where("^after_setup_", "^sent$", NOTHING, ("worker_signals",)),
+            Where(
+                r"^(after_setup_|celeryd_init\(|worker_init\().*\)$",
+                "^sent$",
+                NOTHING,
+                ("worker_signals",),
+            ),
         ),
         LOCAL,
     ),

@@ -1,0 +1,91 @@
+"""An app for processes of the pool; with DJANGO_SETTINGS_MODULE, one of Django's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+from celery import Celery, signals
+
+told = []
+closed = []
+
+
+class Connection:
+    """A connection to a database."""
+
+    connection = None
+    alias = "default"
+
+    def close(self):
+        """Count it."""
+        closed.append(os.getpid())
+
+    close_if_unusable_or_obsolete = close
+
+
+class Connections:
+    """All of them."""
+
+    @staticmethod
+    def all(initialized_only=False):
+        """Return them."""
+        return [Connection()]
+
+
+def make_django():
+    """Make of Django what Celery's support of it uses."""
+    parts = {
+        "django": {"VERSION": (5, 2), "setup": lambda: None},
+        "django.conf": {"settings": type("Settings", (), {"DATABASES": {}, "DEBUG": False})},
+        "django.core": {},
+        "django.core.cache": {"close_caches": lambda: None},
+        "django.core.checks": {"run_checks": lambda: None},
+        "django.db": {"connections": Connections, "DatabaseError": OSError, "transaction": None},
+        "django.db.utils": {"InterfaceError": ValueError},
+    }
+    for name, members in parts.items():
+        module = sys.modules[name] = ModuleType(name)
+        vars(module).update(members, __path__=[])
+        parent, _, last = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], last, module)
+
+
+if "DJANGO_SETTINGS_MODULE" in os.environ:
+    make_django()
+app = Celery("pooled", backend="redis://127.0.0.1:1")
+
+
+@signals.celeryd_init.connect
+def on_init(sender, instance, conf, options, **_):
+    """Note what is told, and change a setting that the worker has, and one that it has not."""
+    told.append(["celeryd_init", sender, instance.app is app, options, os.getpid()])
+    conf.task_send_sent_event = True
+    conf.result_extended = True
+
+
+@signals.worker_init.connect
+def on_worker_init(sender, **_):
+    """Note what is told."""
+    told.append(["worker_init", sender.hostname, sender.app is app, {}, os.getpid()])
+
+
+@signals.worker_init.connect
+def on_broken(**_):
+    """Raise."""
+    raise RuntimeError("broken on purpose")
+
+
+@app.task
+def who():
+    """Tell what has been told, and which process this is."""
+    settings = [app.conf.task_send_sent_event, app.conf.result_extended]
+    return {"told": told, "parent": os.getppid(), "pid": os.getpid(), "settings": settings}
+
+
+@app.task
+def count_closed():
+    """Return how many times this process has closed a connection."""
+    return closed.count(os.getpid())

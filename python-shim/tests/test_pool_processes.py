@@ -1,0 +1,29 @@
+"""The warm parent as a program, and the processes that it forks, of both Celerys."""
+
+from __future__ import annotations
+
+import json
+
+from harness import Interpreter
+from pool_parent import result, warm_parent
+
+
+def test_signals_of_a_workers_start(python: Interpreter) -> None:
+    """They are sent once, before the first fork; what the worker's settings say stays."""
+    overrides = json.dumps({"settings": {"result_extended": False}})
+    with warm_parent(python, "pooled_app", "-n", "celery@here", "--overrides", overrides) as parent:
+        first, second = (result(parent.fork().run("pooled_app.who")) for _ in range(2))
+    assert first["told"] == second["told"]
+    assert first["told"] == [
+        ["celeryd_init", "celery@here", True, {}, first["parent"]],
+        ["worker_init", "celery@here", True, {}, first["parent"]],
+    ]
+    assert first["settings"] == [True, False]
+
+
+def test_django_closes_its_connections(python: Interpreter) -> None:
+    """Celery's support of Django does so when a process begins and around each task."""
+    with warm_parent(python, "pooled_app", DJANGO_SETTINGS_MODULE="none") as parent:
+        process = parent.fork()
+        first, second = (result(process.run("pooled_app.count_closed")) for _ in range(2))
+    assert (first, second) == (2, 4)
