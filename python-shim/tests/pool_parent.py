@@ -159,3 +159,8 @@ def warm_parent(python: Interpreter, app: str, *arguments: str, **environ: str) 
 def result(frames: list[tuple[int, list[Any]]]) -> Any:
     """Return the result in the document at the end of a task's frames."""
     return json.loads(frames[-1][1][6])["result"]
+
+
+def states(frames: list[tuple[int, list[Any]]]) -> list[str]:
+    """Return the states that were stored before the end of a task."""
+    return [fields[1].decode() for kind, fields in frames if kind == _frames.STATE]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from harness import Interpreter
-from pool_parent import result, warm_parent
+from pool_parent import result, states, warm_parent
 
 
 def test_signals_of_a_workers_start(python: Interpreter) -> None:
@@ -27,3 +29,18 @@ def test_django_closes_its_connections(python: Interpreter) -> None:
         process = parent.fork()
         first, second = (result(process.run("pooled_app.count_closed")) for _ in range(2))
     assert (first, second) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("how", "told", "last"),
+    [("fail", ["FAILURE"], "EXPLAINED"), ("return", [], "SUCCESS")],
+)
+def test_states_of_handlers_of_the_end(
+    python: Interpreter, how: str, told: list[str], last: str
+) -> None:
+    """What a handler of the failure stores stays, as with Celery; a success does itself."""
+    with warm_parent(python, "pooled_app") as parent:
+        frames = parent.fork().run("pooled_app.explained", how)
+    assert states(frames) == told
+    assert frames[-1][1][5] == last.encode()
+    assert json.loads(frames[-1][1][6])["status"] == last

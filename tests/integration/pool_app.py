@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 from kombu.serialization import register
@@ -145,6 +145,20 @@ def own_state(self: Any) -> None:
     """Leave a state of its own."""
     self.update_state(state="MINE", meta={"k": 1})
     raise Ignore
+
+
+class Explaining(Task):
+    """Its handler stores a state over that of the failure."""
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Say why."""
+        self.update_state(task_id=task_id, state="EXPLAINED", meta="because")
+
+
+@app.task(base=Explaining)
+def explained() -> None:
+    """Fail."""
+    raise KeyError("failed")
 
 
 @app.task

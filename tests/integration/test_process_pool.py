@@ -212,6 +212,18 @@ def test_retry_reject_and_own_states(
     assert broker.llen(QUEUE) == 0
 
 
+def test_state_of_a_handler_of_the_failure(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+) -> None:
+    """It stays, as with Celery, which stores it after the failure."""
+    start_pool(1)
+    explained = send("explained")
+    assert run(send, "add", 1, 2) == 3
+    assert wait_stored(backend, explained.id, ("EXPLAINED",))["result"] == "because"
+    assert run(send, "add", 1, 2) == 3
+    assert explained.state == "EXPLAINED"
+
+
 @pytest.mark.parametrize("serializer", ["json", "pickle", "msgpack", "yaml", "own"])
 def test_bodies_that_only_python_can_open(
     serializer: str, start_pool: PetioleStarter, send: Callable[..., AsyncResult]

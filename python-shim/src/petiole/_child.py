@@ -116,18 +116,24 @@ class Child:
             _leave(code)
 
     def store(self, task_id: str, state: str, document: bytes, is_end: bool) -> None:
-        """Take a document of Celery's backend: the end of the task is told when it has ended.
+        """Take a document of Celery's backend: the last since the task's end is told with the end.
+
+        What handlers of the end store comes after it, and a SUCCESS stays
+        (celery/backends/base.py: KeyValueStoreBackend._store_result).
 
         Raises:
             OSError: The worker is gone.
         """
-        if is_end and task_id == self._task_id:
+        if task_id != self._task_id or not (is_end or self._document[1]):
+            self._send_state(task_id, state, document)
+        elif self._document[0] != states.SUCCESS:
             self._flush_document()
             self._document = (state, document)
-            if state == states.SUCCESS and _tracing.has_handlers_of_success(self._app, self._name):
+            if is_end and state == states.SUCCESS and self._has_handlers_of_success():
                 self._channel.send(_frames.ENDED, _frames.text(document))
-        else:
-            self._send_state(task_id, state, document)
+
+    def _has_handlers_of_success(self) -> bool:
+        return _tracing.has_handlers_of_success(self._app, self._name)
 
     def _flush_document(self) -> None:
         """Store what was to be the end, before another one, such as when a handler raises."""

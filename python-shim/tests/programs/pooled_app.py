@@ -6,7 +6,7 @@ import os
 import sys
 from types import ModuleType
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
 told = []
 closed = []
@@ -89,3 +89,23 @@ def who():
 def count_closed():
     """Return how many times this process has closed a connection."""
     return closed.count(os.getpid())
+
+
+class Explaining(Task):
+    """Its handlers store a state over that of the end."""
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        """Say why."""
+        self.update_state(task_id=task_id, state="EXPLAINED", meta="because")
+
+    def on_success(self, retval, task_id, args, kwargs):
+        """Say what nobody hears."""
+        self.update_state(task_id=task_id, state="EXPLAINED", meta="well done")
+
+
+@app.task(base=Explaining)
+def explained(how):
+    """End as it is told to."""
+    if how == "fail":
+        raise KeyError("failed")
+    return how
