@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import redis
 
 from harness import Interpreter
-from pool_parent import result, states, warm_parent
+from petiole import _frames
+from pool_parent import ID, result, states, warm_parent
 
 
 def test_signals_of_a_workers_start(python: Interpreter) -> None:
@@ -44,3 +46,14 @@ def test_states_of_handlers_of_the_end(
     assert states(frames) == told
     assert frames[-1][1][5] == last.encode()
     assert json.loads(frames[-1][1][6])["status"] == last
+
+
+def test_states_of_a_process_that_a_task_has_forked(
+    python: Interpreter, backend_url: str, results: redis.Redis
+) -> None:
+    """It stores them by a connection of its own: the worker's socket is not for it."""
+    with warm_parent(python, "pooled_app", BACKEND=backend_url) as parent:
+        frames = parent.fork().run("pooled_app.helped")
+    assert [kind for kind, _ in frames] == [_frames.ACCEPTED, _frames.DONE]
+    assert result(frames) == 0
+    assert json.loads(results.get(f"celery-task-meta-{ID}"))["status"] == "HELPED"

@@ -124,7 +124,9 @@ class Child:
         Raises:
             OSError: The worker is gone.
         """
-        if task_id != self._task_id or not (is_end or self._document[1]):
+        if not self._channel.is_own():
+            self._store_alone(task_id, state, document, is_end)
+        elif task_id != self._task_id or not (is_end or self._document[1]):
             self._send_state(task_id, state, document)
         elif self._document[0] != states.SUCCESS:
             self._flush_document()
@@ -134,6 +136,18 @@ class Child:
 
     def _has_handlers_of_success(self) -> bool:
         return _tracing.has_handlers_of_success(self._app, self._name)
+
+    def _store_alone(self, task_id: str, state: str, document: bytes, is_end: bool) -> None:
+        """Store a state in a process that a task has forked: the socket is not that one's.
+
+        Raises:
+            Exception: Whatever the backend raises.
+        """
+        if is_end:
+            return  # it came back from the fork: see _tell
+        backend = self._app.backend.behind()
+        if backend._get_task_meta_for(task_id)["status"] != states.SUCCESS:
+            backend._set_with_state(backend.get_key_for_task(task_id), document, state)
 
     def _flush_document(self) -> None:
         """Store what was to be the end, before another one, such as when a handler raises."""
