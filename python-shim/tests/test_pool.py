@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -74,11 +73,3 @@ def test_descriptors_that_did_not_arrive(worker: socket.socket) -> None:
     os.close(writer)
     assert os.read(reader, 1) == b""
     os.close(reader)
-
-
-def test_files_whose_names_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library in a folder with a name in another encoding is no reason not to start."""
-    smaps = tmp_path / "smaps"
-    smaps.write_bytes(b"1000-2000 r-xp 0 08:01 1 /caf\xe9/lib.so\nPrivate_Dirty: 4 kB\n")
-    monkeypatch.setattr(pool, "SMAPS", smaps)
-    pool._forget_start()

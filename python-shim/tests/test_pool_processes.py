@@ -57,3 +57,9 @@ def test_states_of_a_process_that_a_task_has_forked(
     assert [kind for kind, _ in frames] == [_frames.ACCEPTED, _frames.DONE]
     assert result(frames) == 0
     assert json.loads(results.get(f"celery-task-meta-{ID}"))["status"] == "HELPED"
+
+
+def test_an_app_that_forks_when_it_is_imported(python: Interpreter) -> None:
+    """As it does with a process for its log, or a multiprocessing.Manager."""
+    with warm_parent(python, "pooled_app", HELPER="yes") as parent:
+        assert result(parent.fork().run("pooled_app.count_closed")) == 0

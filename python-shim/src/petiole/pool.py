@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import array
 import contextlib
-import ctypes
 import errno
 import gc
 import importlib
@@ -38,7 +37,6 @@ import socket
 import struct
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from celery import platforms
@@ -50,11 +48,9 @@ from petiole import _app, _child, _tracing
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
 STDIN = 0
-SMAPS = Path("/proc/self/smaps")
 CLOSE_GRACE_S = 3.0
 _packet = struct.Struct("=BiI")
 _FORK_DESCRIPTORS = 2
-_MADV_DONTNEED = 4
 
 
 class Nursery:
@@ -204,23 +200,6 @@ def _set_up_logging(app: Any, level: str, hostname: str) -> None:
                 logger.addHandler(replacement)
 
 
-def _forget_start() -> None:
-    """Give back the pages of programs and libraries: what only the imports needed stays away.
-
-    They are read from the page cache when they are needed again. Pages that were written to, such
-    as relocated constants, are left alone.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    begin, end, is_file = 0, 0, False
-    for line in SMAPS.read_bytes().splitlines():  # names of files need be no text
-        field, _, rest = line.partition(b" ")
-        if b"-" in field:
-            begin, end = (int(address, 16) for address in field.split(b"-"))
-            is_file = b"/" in rest and rest.split()[0] in {b"r-xp", b"r--p"}
-        elif field == b"Private_Dirty:" and is_file and rest.split()[0] == b"0":
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
-
-
 def _load(options: argparse.Namespace, hostname: str) -> Any:
     """Return the app, ready for processes that are forked: a worker is about to start."""
     if sys.version_info < (3, 11):
@@ -255,8 +234,6 @@ def main(arguments: list[str] | None = None) -> int:
     app = _load(options, hostname)
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(OSError, ValueError):  # a kernel or container without smaps
-        _forget_start()
     Nursery(app, hostname, control, options.own_results).run()
     return 0
 

@@ -34,6 +34,15 @@ class Connections:
         return [Connection()]
 
 
+def leave_helper():
+    """Fork a process that ends with this one."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+
+
 def make_django():
     """Make of Django what Celery's support of it uses."""
     parts = {
@@ -55,6 +64,8 @@ def make_django():
 
 if "DJANGO_SETTINGS_MODULE" in os.environ:
     make_django()
+if "HELPER" in os.environ:
+    leave_helper()
 app = Celery("pooled", backend=os.environ.get("BACKEND", "redis://127.0.0.1:1"))
 
 
