@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -52,6 +53,13 @@ class Process:
         while not found or found[-1][0] != _frames.DONE:
             found.append(self.receive())
         return found
+
+    def printed(self) -> str:
+        """Return what the process has written to its output and was not returned yet."""
+        os.set_blocking(self.output, False)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.output, 65536).decode()
+        return ""
 
     def receive(self) -> tuple[int, list[Any]]:
         """Return kind and fields of the next frame."""
@@ -164,3 +172,8 @@ def result(frames: list[tuple[int, list[Any]]]) -> Any:
 def states(frames: list[tuple[int, list[Any]]]) -> list[str]:
     """Return the states that were stored before the end of a task."""
     return [fields[1].decode() for kind, fields in frames if kind == _frames.STATE]
+
+
+def logged(frames: list[tuple[int, list[Any]]]) -> list[tuple[int, str]]:
+    """Return levels and texts of the lines of a task."""
+    return [(fields[0], fields[1].decode()) for kind, fields in frames if kind == _frames.LOG]

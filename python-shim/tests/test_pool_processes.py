@@ -9,7 +9,7 @@ import redis
 
 from harness import Interpreter
 from petiole import _frames
-from pool_parent import ID, result, states, warm_parent
+from pool_parent import ID, logged, result, states, warm_parent
 
 
 def test_signals_of_a_workers_start(python: Interpreter) -> None:
@@ -63,3 +63,34 @@ def test_an_app_that_forks_when_it_is_imported(python: Interpreter) -> None:
     """As it does with a process for its log, or a multiprocessing.Manager."""
     with warm_parent(python, "pooled_app", HELPER="yes") as parent:
         assert result(parent.fork().run("pooled_app.count_closed")) == 0
+
+
+def test_log_lines_are_the_workers(python: Interpreter) -> None:
+    """Without the time, level and process that its own lines have."""
+    with warm_parent(python, "pooled_app", "-l", "WARNING") as parent:
+        process = parent.fork()
+        lines = logged(process.run("pooled_app.logs"))
+        assert process.printed() == ""
+    of_task = f"pooled_app.logs[{ID}]: "
+    texts = ((2, "a warning"), (3, "a secret"), (3, "an error"))
+    assert lines == [(level, of_task + text) for level, text in texts]
+
+
+def test_an_app_that_sets_logging_up(python: Interpreter) -> None:
+    """Its handlers stay; what they write to stderr is output of the process."""
+    with warm_parent(python, "pooled_app", LOGGING="setup_logging") as parent:
+        process = parent.fork()
+        assert logged(process.run("pooled_app.logs")) == []
+        written = process.printed().splitlines()
+    assert [line for line in written if "Task " not in line] == [
+        "own: a warning",
+        "own: a secret",
+        "own: an error",
+    ]
+
+
+def test_an_app_that_changes_celerys_handlers(python: Interpreter) -> None:
+    """Its formatter, filter and level stay."""
+    with warm_parent(python, "pooled_app", LOGGING="after_setup_task_logger") as parent:
+        lines = logged(parent.fork().run("pooled_app.logs"))
+    assert lines == [(3, f"own: {ID} an error")]

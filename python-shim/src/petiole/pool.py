@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import array
 import contextlib
+import copy
 import errno
 import gc
 import importlib
@@ -42,6 +43,7 @@ from typing import Any
 from celery import platforms
 from celery.app import trace
 from celery.app.log import TaskFormatter
+from celery.utils.log import ColorFormatter
 
 from petiole import _app, _child, _tracing
 
@@ -184,20 +186,40 @@ def _take_control() -> socket.socket:
 def _set_up_logging(app: Any, level: str, hostname: str) -> None:
     """Set Celery's logging up, with the worker's log in place of stderr.
 
-    An app that configures logging by itself (`signals.setup_logging`, `after_setup_logger`) keeps
-    its handlers.
+    Where a receiver of the signal `setup_logging` has done it, all is left as it is: what its
+    handlers write to stderr is output of the process. Formatters that are not Celery's, filters and
+    levels that the app has given to Celery's handlers (`after_setup_logger`) stay.
     """
-    app.log.setup(level, None, False, colorize=False, hostname=hostname)
-    plain = logging.Formatter("%(message)s")
-    of_task = TaskFormatter("%(task_name)s[%(task_id)s]: %(message)s", use_color=False)
+    receivers = app.log.setup(level, None, False, colorize=False, hostname=hostname)
+    if receivers:
+        return
     for name in (None, "celery.task", "multiprocessing", "billiard", "celery"):
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):
             if type(handler) is logging.StreamHandler and handler.stream is sys.__stderr__:
                 logger.removeHandler(handler)
-                replacement = _child.LogHandler()
-                replacement.setFormatter(of_task if name == "celery.task" else plain)
-                logger.addHandler(replacement)
+                logger.addHandler(_to_worker(handler, app))
+
+
+def _to_worker(handler: logging.Handler, app: Any) -> logging.Handler:
+    """Return what writes to the worker's log as `handler` would to stderr.
+
+    Celery's own formats lose what the worker's log has by itself: time, level and process. Colors
+    would be shown there as escapes.
+    """
+    replacement = _child.LogHandler(handler.level)
+    replacement.filters = handler.filters
+    formatter: Any = handler.formatter
+    format_ = getattr(formatter, "_fmt", None)
+    if type(formatter) is TaskFormatter and format_ == app.log.task_format:
+        formatter = TaskFormatter("%(task_name)s[%(task_id)s]: %(message)s", use_color=False)
+    elif type(formatter) is ColorFormatter and format_ == app.log.format:
+        formatter = logging.Formatter("%(message)s")
+    elif isinstance(formatter, ColorFormatter):
+        formatter = copy.copy(formatter)
+        formatter.use_color = False
+    replacement.setFormatter(formatter)
+    return replacement
 
 
 def _load(options: argparse.Namespace, hostname: str) -> Any:

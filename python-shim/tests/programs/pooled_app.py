@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from types import ModuleType
 
 from celery import Celery, Task, signals
+from celery.app.log import TaskFormatter
+from celery.utils.log import get_task_logger
 
 told = []
 closed = []
@@ -32,6 +35,19 @@ class Connections:
     def all(initialized_only=False):
         """Return them."""
         return [Connection()]
+
+
+def take_over_logging(**_):
+    """Set the root logger up."""
+    logging.basicConfig(format="own: %(message)s", level=logging.INFO)
+
+
+def change_handlers(logger, **_):
+    """Give Celery's handler a format, a filter and a level."""
+    for handler in logger.handlers:
+        handler.setFormatter(TaskFormatter("own: %(task_id)s %(message)s"))
+        handler.addFilter(lambda record: "secret" not in record.getMessage())
+        handler.setLevel(logging.ERROR)
 
 
 def leave_helper():
@@ -64,6 +80,10 @@ def make_django():
 
 if "DJANGO_SETTINGS_MODULE" in os.environ:
     make_django()
+if os.environ.get("LOGGING") == "setup_logging":
+    signals.setup_logging.connect(take_over_logging)
+if os.environ.get("LOGGING") == "after_setup_task_logger":
+    signals.after_setup_task_logger.connect(change_handlers)
 if "HELPER" in os.environ:
     leave_helper()
 app = Celery("pooled", backend=os.environ.get("BACKEND", "redis://127.0.0.1:1"))
@@ -131,3 +151,12 @@ def helped(self):
         os._exit(0)
     status = os.waitpid(pid, 0)[1]
     return os.fork() and status
+
+
+@app.task
+def logs():
+    """Log at some levels."""
+    logger = get_task_logger("pooled_app")
+    logger.warning("a warning")
+    logger.error("a secret")
+    logger.error("an error")
