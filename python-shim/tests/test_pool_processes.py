@@ -93,4 +93,18 @@ def test_an_app_that_changes_celerys_handlers(python: Interpreter) -> None:
     """Its formatter, filter and level stay."""
     with warm_parent(python, "pooled_app", LOGGING="after_setup_task_logger") as parent:
         lines = logged(parent.fork().run("pooled_app.logs"))
-    assert lines == [(3, f"own: {ID} an error")]
+    assert lines == [(3, f"own: {ID} ForkPoolWorker-1 an error")]
+
+
+def test_names_and_indices_of_processes(python: Interpreter) -> None:
+    """Numbers are not used again; an index is, of a process that has ended."""
+
+    def names(number: int) -> list[list[object]]:
+        return result(parent.fork(number).run("pooled_app.process"))
+
+    with warm_parent(python, "pooled_app") as parent:
+        for number in range(1, 4):
+            assert names(number) == [[f"ForkPoolWorker-{number}", number - 1, True]] * 2
+        parent.end(parent.processes[1])
+        assert names(4) == [["ForkPoolWorker-4", 1, True]] * 2
+        assert names(5) == [["ForkPoolWorker-5", 3, True]] * 2

@@ -19,9 +19,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from billiard import common as billiard_common
+from billiard import process as billiard_process
 from billiard import util as billiard_util
 from billiard.exceptions import WorkerLostError
-from billiard.process import current_process
 from celery import states
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import InvalidTaskError, Reject, SoftTimeLimitExceeded
@@ -89,11 +89,18 @@ class Child:
         self._document: tuple[str, bytes] = ("", b"")
         self._is_due = False
 
-    def run(self, number: int, has_own_results: bool) -> NoReturn:
-        """Prepare this process, run tasks until the worker closes, and exit."""
+    def run(self, number: int, index: int, has_own_results: bool) -> NoReturn:
+        """Prepare this process, run tasks until the worker closes, and exit.
+
+        Args:
+            number: Of all processes so far, from 1 on.
+            index: Of those that there are at a time, from 0 on.
+            has_own_results: Whether results are stored here, not by the worker.
+        """
         code = EXIT_BROKEN
         try:
-            self._prepare(number, has_own_results)
+            _name_process(number, index)
+            self._prepare(has_own_results)
             self._channel.send(_frames.READY, _frames.ready(os.getpid()))
             while (task := self._channel.receive_task()) is not None:
                 if len(task) == _TEXTS_OF_TASK:
@@ -160,9 +167,8 @@ class Child:
         texts = (task_id.encode(), state.encode(), document)
         self._channel.send(_frames.STATE, b"".join(map(_frames.text, texts)))
 
-    def _prepare(self, number: int, has_own_results: bool) -> None:
+    def _prepare(self, has_own_results: bool) -> None:
         """Become a process of the pool (celery/concurrency/prefork.py: process_initializer)."""
-        current_process()._name = f"ForkPoolWorker-{number}"
         LogHandler.channel = self._channel
         billiard_util._run_after_forkers()
         if not has_own_results:
@@ -275,6 +281,19 @@ class Child:
         requeue = isinstance(error, Reject) and bool(error.requeue)
         payload = _frames.done(outcome, requeue, ending.is_told, ending.runtime_s, rss_kib, *texts)
         self._channel.send(_frames.DONE, payload)
+
+
+def _name_process(number: int, index: int) -> None:
+    """Be to billiard, and to multiprocessing, what a process of its pool is.
+
+    billiard/pool.py: Pool._create_worker_process, billiard/process.py: BaseProcess._bootstrap. A
+    daemon may have no children by them.
+    """
+    process = billiard_process.current_process()
+    process._name = f"ForkPoolWorker-{number}"
+    process.index = index
+    process.daemon = True
+    billiard_process._set_current_process(process)
 
 
 def _ending_module() -> Any:

@@ -29,6 +29,7 @@ import copy
 import errno
 import gc
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -66,7 +67,7 @@ class Nursery:
         self._hostname = hostname
         self._control = control
         self._has_own_results = has_own_results
-        self._running: set[int] = set()
+        self._running: dict[int, int] = {}  # an index of each; see _free_index
         self._ended: set[int] = set()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -116,6 +117,7 @@ class Nursery:
 
     def _fork(self, number: int, descriptors: array.array[int]) -> None:
         pid = code = 0
+        index = self._free_index()
         try:
             if len(descriptors) != _FORK_DESCRIPTORS:
                 raise OSError(errno.EMFILE, "this process may have no more descriptors")
@@ -123,16 +125,24 @@ class Nursery:
         except OSError as error:
             code = error.errno or errno.EAGAIN
         if pid == 0 and code == 0:
-            self._become_child(number, descriptors[0], descriptors[1])
+            self._become_child(number, index, descriptors[0], descriptors[1])
         for descriptor in descriptors:
             os.close(descriptor)
         if code:
             self._send(REFUSED, code, number)
         else:
-            self._running.add(pid)
+            self._running[pid] = index
             self._send(FORKED, pid, number)
 
-    def _become_child(self, number: int, peer: int, output: int) -> None:
+    def _free_index(self) -> int:
+        """Return the least number from 0 on that no process has that runs.
+
+        Apps choose a processor or a port by it (billiard/pool.py: Pool._avail_index).
+        """
+        taken = set(self._running.values())
+        return next(index for index in itertools.count() if index not in taken)
+
+    def _become_child(self, number: int, index: int, peer: int, output: int) -> None:
         """In the fork: leave behind what is the parent's, and run tasks."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -145,17 +155,17 @@ class Nursery:
         os.close(output)
         os.set_inheritable(peer, False)
         child = _child.Child(self._app, self._hostname, socket.socket(fileno=peer))
-        child.run(number, self._has_own_results)
+        child.run(number, index, self._has_own_results)
 
     def _tell_ended(self) -> None:
         for pid in list(self._running):
             try:
                 info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self._running.discard(pid)
+                del self._running[pid]
                 continue
             if info is not None:
-                self._running.discard(pid)
+                del self._running[pid]
                 self._ended.add(pid)
                 code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
                 self._send(EXITED, code, pid)
@@ -167,7 +177,7 @@ class Nursery:
         while self._running and time.monotonic() < deadline:
             for pid in list(self._running):
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    self._running.discard(pid)
+                    del self._running[pid]
             time.sleep(0.01)
         for pid in self._running:
             os.kill(pid, signal.SIGKILL)

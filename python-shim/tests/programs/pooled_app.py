@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
 from types import ModuleType
 
+from billiard import current_process
 from celery import Celery, Task, signals
 from celery.app.log import TaskFormatter
 from celery.utils.log import get_task_logger
@@ -45,7 +47,7 @@ def take_over_logging(**_):
 def change_handlers(logger, **_):
     """Give Celery's handler a format, a filter and a level."""
     for handler in logger.handlers:
-        handler.setFormatter(TaskFormatter("own: %(task_id)s %(message)s"))
+        handler.setFormatter(TaskFormatter("own: %(task_id)s %(processName)s %(message)s"))
         handler.addFilter(lambda record: "secret" not in record.getMessage())
         handler.setLevel(logging.ERROR)
 
@@ -160,3 +162,10 @@ def logs():
     logger.warning("a warning")
     logger.error("a secret")
     logger.error("an error")
+
+
+@app.task
+def process():
+    """Tell what billiard and multiprocessing know of this process."""
+    both = current_process(), multiprocessing.current_process()
+    return [[each.name, each.index, each.daemon] for each in both]
