@@ -108,3 +108,13 @@ def test_names_and_indices_of_processes(python: Interpreter) -> None:
         parent.end(parent.processes[1])
         assert names(4) == [["ForkPoolWorker-4", 1, True]] * 2
         assert names(5) == [["ForkPoolWorker-5", 3, True]] * 2
+
+
+def test_texts_that_cannot_be_encoded(python: Interpreter) -> None:
+    """They are printed with escapes, as Celery's worker does."""
+    with warm_parent(python, "pooled_app", PYTHONIOENCODING="utf-8:strict") as parent:
+        process = parent.fork()
+        assert result(process.run("pooled_app.prints")) == "printed"
+        printed = process.printed()
+    assert "half of a pair: \\ud800\n" in printed
+    assert "another one: \\ud800\n" in printed

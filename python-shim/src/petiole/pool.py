@@ -261,7 +261,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     control = _take_control()
     platforms.set_pdeathsig("SIGKILL")
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        # No text that a task prints is an error (celery/utils/log.py: LoggingProxy.write).
+        stream.reconfigure(  # type: ignore[union-attr]
+            line_buffering=True, errors="backslashreplace"
+        )
     hostname = options.hostname or f"celery@{socket.gethostname()}"
     app = _load(options, hostname)
     gc.collect()

@@ -169,3 +169,11 @@ def process():
     """Tell what billiard and multiprocessing know of this process."""
     both = current_process(), multiprocessing.current_process()
     return [[each.name, each.index, each.daemon] for each in both]
+
+
+@app.task
+def prints():
+    """Print what no encoding has."""
+    print("half of a pair: \ud800")
+    print("another one: \ud800", file=sys.stderr)
+    return "printed"
