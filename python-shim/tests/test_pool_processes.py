@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import redis
@@ -108,6 +110,17 @@ def test_names_and_indices_of_processes(python: Interpreter) -> None:
         parent.end(parent.processes[1])
         assert names(4) == [["ForkPoolWorker-4", 1, True]] * 2
         assert names(5) == [["ForkPoolWorker-5", 3, True]] * 2
+
+
+def test_index_of_a_process_that_is_to_end(python: Interpreter) -> None:
+    """The one in its place has it: none is above those of the processes that get tasks."""
+    with warm_parent(python, "pooled_app") as parent:
+        first = parent.fork()
+        os.kill(first.pid, signal.SIGSTOP)
+        first.peer.close()
+        ((_, index, _), _) = result(parent.fork(2).run("pooled_app.process"))
+        os.kill(first.pid, signal.SIGCONT)
+    assert index == 0
 
 
 def test_texts_that_cannot_be_encoded(python: Interpreter) -> None:

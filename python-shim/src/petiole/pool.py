@@ -39,6 +39,7 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from celery import platforms
@@ -56,6 +57,19 @@ _packet = struct.Struct("=BiI")
 _FORK_DESCRIPTORS = 2
 
 
+@dataclass(frozen=True)
+class Place:
+    """What the parent knows of a process that runs.
+
+    Attributes:
+        index: Its index; see Nursery._free_index.
+        peer: A descriptor of its socket, to see whether the worker has closed its end.
+    """
+
+    index: int
+    peer: int
+
+
 class Nursery:
     """The forked processes, and the conversation with the worker about them."""
 
@@ -67,7 +81,7 @@ class Nursery:
         self._hostname = hostname
         self._control = control
         self._has_own_results = has_own_results
-        self._running: dict[int, int] = {}  # an index of each; see _free_index
+        self._running: dict[int, Place] = {}
         self._ended: set[int] = set()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -121,25 +135,32 @@ class Nursery:
         try:
             if len(descriptors) != _FORK_DESCRIPTORS:
                 raise OSError(errno.EMFILE, "this process may have no more descriptors")
+            os.set_inheritable(descriptors[0], False)
             pid = os.fork()
         except OSError as error:
             code = error.errno or errno.EAGAIN
         if pid == 0 and code == 0:
             self._become_child(number, index, descriptors[0], descriptors[1])
-        for descriptor in descriptors:
+        for descriptor in descriptors[1 if pid else 0 :]:
             os.close(descriptor)
         if code:
             self._send(REFUSED, code, number)
         else:
-            self._running[pid] = index
+            self._running[pid] = Place(index, descriptors[0])
             self._send(FORKED, pid, number)
 
     def _free_index(self) -> int:
-        """Return the least number from 0 on that no process has that runs.
+        """Return the least number from 0 on that no process has that may get tasks.
 
-        Apps choose a processor or a port by it (billiard/pool.py: Pool._avail_index).
+        Apps choose a processor or a port by it, and count on its being less than the number of
+        processes (billiard/pool.py: Pool._avail_index): one that the worker lets end while it has
+        another one forked does not keep its own.
         """
-        taken = set(self._running.values())
+        poll = select.poll()
+        for place in self._running.values():
+            poll.register(place.peer, 0)
+        closed = {descriptor for descriptor, _ in poll.poll(0)}
+        taken = {place.index for place in self._running.values() if place.peer not in closed}
         return next(index for index in itertools.count() if index not in taken)
 
     def _become_child(self, number: int, index: int, peer: int, output: int) -> None:
@@ -147,13 +168,13 @@ class Nursery:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
-        for descriptor in (self._wake_reader, self._wake_writer):
+        others = (place.peer for place in self._running.values())
+        for descriptor in (self._wake_reader, self._wake_writer, *others):
             os.close(descriptor)
         self._control.close()
         os.dup2(output, _child.STDOUT)
         os.dup2(output, _child.STDERR)
         os.close(output)
-        os.set_inheritable(peer, False)
         child = _child.Child(self._app, self._hostname, socket.socket(fileno=peer))
         child.run(number, index, self._has_own_results)
 
@@ -162,13 +183,16 @@ class Nursery:
             try:
                 info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                del self._running[pid]
+                self._forget(pid)
                 continue
             if info is not None:
-                del self._running[pid]
+                self._forget(pid)
                 self._ended.add(pid)
                 code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
                 self._send(EXITED, code, pid)
+
+    def _forget(self, pid: int) -> None:
+        os.close(self._running.pop(pid).peer)
 
     def _close(self) -> None:
         """Wait for the processes, which see their sockets closed, and kill those that stay."""
@@ -177,7 +201,7 @@ class Nursery:
         while self._running and time.monotonic() < deadline:
             for pid in list(self._running):
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    del self._running[pid]
+                    self._forget(pid)
             time.sleep(0.01)
         for pid in self._running:
             os.kill(pid, signal.SIGKILL)
