@@ -47,10 +47,11 @@ def child(peer: Peer) -> Iterator[_child.Child]:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_soft_limit_within_a_state(child: _child.Child, peer: Peer) -> None:
+@pytest.mark.parametrize("size", [2, 1 << 20])
+def test_soft_limit_within_a_state(child: _child.Child, peer: Peer, size: int) -> None:
     """It interrupts the task when the frame is whole."""
     with pytest.raises(SoftTimeLimitExceeded):
-        child.store("id", "PROGRESS", b"{}", False)
+        child.store("id", "PROGRESS", b"x" * size, False)
     assert len(peer.sent) == 1
 
 

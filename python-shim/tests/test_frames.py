@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -102,3 +105,40 @@ def test_send_within_the_steps_of_a_send(
     assert not sender.is_alive()
     whole = struct.pack("<IB", 6, _frames.LOG) + b"nested" + struct.pack("<IB", 0, _frames.ACCEPTED)
     assert worker.recv(100) == whole
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Let SIGALRM raise TimeoutError, as decorators of functions do."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_signal_within_a_large_frame(ends: tuple[socket.socket, _frames.Channel]) -> None:
+    """Its handler may raise when the frame is whole: half of one would break the stream."""
+    worker, channel = ends
+    document = b"x" * (1 << 22)
+    received: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(0.2)
+        while piece := worker.recv(1 << 20):
+            received.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(TimeoutError):
+        channel.send(_frames.STATE, document)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    channel.send(_frames.ACCEPTED)
+    channel._peer.close()
+    reader.join()
+    whole = struct.pack("<IB", len(document), _frames.STATE) + document
+    assert b"".join(received) == whole + struct.pack("<IB", 0, _frames.ACCEPTED)

@@ -25,6 +25,7 @@ The other side is src/executor/process_frame.h.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import threading
@@ -42,6 +43,8 @@ ENDED = 6
 SUCCESS, FAILURE, RETRY, IGNORED, REJECTED, LOST = range(6)
 
 READ_BYTES = 65536
+ATOMIC_BYTES = 4096  # Linux takes so many whole or not at all (net/unix: unix_stream_sendmsg)
+_ALL_SIGNALS = signal.valid_signals()
 _head = struct.Struct("<IB")
 _length = struct.Struct("<I")
 _ready = struct.Struct("<I")
@@ -114,9 +117,24 @@ class Channel:
     def _send_whole(self, frame: bytes) -> None:
         self._owner = threading.get_ident()
         try:
-            self._peer.sendall(frame)
+            if len(frame) > ATOMIC_BYTES:
+                self._send_large(frame)
+            else:
+                self._peer.sendall(frame)
         finally:
             self._owner = 0
+
+    def _send_large(self, frame: bytes) -> None:
+        """Send what the system may take in parts: no handler of a signal may raise between them.
+
+        One that comes in this thread waits, SIGTERM too: until the worker has read on, or closes.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+            self._peer.sendall(frame)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def receive_task(self) -> list[bytes] | None:
         """Wait for the next TASK or ENDING; return its texts, or None when the worker has closed.
