@@ -12,7 +12,8 @@ little-endian and without padding, where a *text* is a length (`<I`) and so many
 |---|---|
 | READY | `<I` process id |
 | ACCEPTED | nothing: the task, or what follows from its end, begins |
-| STATE | texts: task id, state, document: a state to store before the task's end |
+| STATE | texts: task id, state, document to store before the task's end: of a state on the way, |
+| | of an end that is followed by another one (DONE), or of another task, its end too |
 | DONE | `<BBBdI` outcome (SUCCESS and so on), requeue, whether Celery has told all that follows, |
 | | runtime in seconds, resident KiB; texts: state, document to store or nothing, exc_type, |
 | | exc_module, exc_message, traceback |

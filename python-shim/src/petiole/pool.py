@@ -1,6 +1,16 @@
 """The warm parent of the worker's Python processes: loads the app once and forks on demand.
 
-    python -m petiole.pool -A APP [-n NODENAME] [-l LEVEL] [-I MODULES]
+    python -m petiole.pool -A APP [-n NODENAME] [-l LEVEL] [-I MODULES] [--overrides JSON]
+                           [--own-results]
+
+Options:
+    -A, --app NAME       the app, as `celery -A` takes it
+    -n, --hostname NAME  the worker's name; else celery@ and the host's
+    -l, --loglevel LEVEL of Celery's loggers; WARNING without it
+    -I, --include A,B    more modules to import, as `celery worker -I`
+    --overrides JSON     what wins over the settings and tasks of the app: the object of
+                         src/worker/settings_python.h
+    --own-results        results are stored here, not by the worker: it has no such backend
 
 The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte order, `=BiI`:
 
@@ -18,6 +28,9 @@ The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte
 
 A process that has ended stays a zombie until REAP, so that its id cannot be another's when the
 worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked.
+
+Exits with 0 when the worker has closed, with 2 when the command line is wrong, and with 1, after a
+traceback, when the app cannot be loaded.
 """
 
 from __future__ import annotations
