@@ -114,6 +114,12 @@ def _compare_lists(celery: list[Any], petiole: list[Any], path: str) -> Iterator
             yield Mismatch(f"{path}/{number}", MISSING, other)
 
 
+def broken(transcript: Mapping[str, Any], feature: str) -> str:
+    """Return the traceback of a scenario that could not be played, empty when it was."""
+    seen = transcript[feature].get("seen")
+    return str(seen["broken"]) if isinstance(seen, dict) and "broken" in seen else ""
+
+
 def unexpected(
     feature: str, mismatches: Iterable[Mismatch], table: Iterable[Where]
 ) -> list[Mismatch]:

@@ -3,14 +3,16 @@
     PYTHONPATH=tests/support parity_run.py [--celery newest|oldest] [--python 3.13|FILE]
                              [--kind KIND] [--only NAME ...] [--keep FOLDER]
 
-Prints every field that differs from Celery's prefork worker, those that are expected last, and
-exits with 0 when all are. `--python` is an interpreter with Celery, redis, PyYAML and msgpack.
+Prints every field that differs from Celery's prefork worker and is not expected to, and exits with
+0 when there is none and every scenario could be played. `--python` is an interpreter with Celery,
+redis, PyYAML and msgpack.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -26,7 +28,7 @@ from typing import Any
 import parity_scenarios  # noqa: F401 - enters the scenarios
 import parity_scenarios_canvas  # noqa: F401
 from job_template import write_template
-from parity_compare import Where, compare, missing, unexpected
+from parity_compare import Where, broken, compare, missing, unexpected
 from parity_differences import DIFFERENCES, LEFT_OUT
 from parity_differences_local import LOCAL_DIFFERENCES
 from parity_scene import SCENARIOS
@@ -275,6 +277,10 @@ def main() -> int:
         for feature, each in found[options.kind].items()
     }
     count = 0
+    for kind, feature in itertools.product(found, mismatches):
+        if text := broken(found[kind], feature):
+            count += 1
+            print(f"{feature}: cannot be played against {kind}:\n{text}")
     for feature, each in mismatches.items():
         others = unexpected(feature, each, rows)
         count += len(others)

@@ -217,7 +217,8 @@ def ignore_result(scene: Scene) -> Any:
     ]
     for result in results:
         scene.noted(result, "task_postrun")
-    for result in (results[3], results[6]):
+    # Of what the message says, Celery 5.2.7 heeds only that a success is ignored.
+    for result in (results[3], results[6 if scene.is_newest else 5]):
         scene.ended(result)
     return [result.state for result in results]
 
@@ -330,7 +331,7 @@ def wrong_arguments(scene: Scene) -> Any:
 @scenario
 def expired(scene: Scene) -> Any:
     """Send what is too late already."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.timezone.utc)  # noqa: UP017 - UTC is Python 3.11's
     past = now - datetime.timedelta(seconds=10)
     return [
         scene.run("add", 1, expires=past),

@@ -17,7 +17,7 @@ os.environ.setdefault("PARITY_URL", "redis://")  # nothing is sent from here
 
 import parity_scenarios
 import parity_scenarios_canvas
-from parity_compare import Mismatch, Where, compare, missing, unexpected
+from parity_compare import Mismatch, Where, broken, compare, missing, unexpected
 from parity_differences import DIFFERENCES, LEFT_OUT
 from parity_differences_local import LOCAL_DIFFERENCES
 from parity_run import Environment, environments, rows_for, run_kinds, scenarios_of
@@ -28,6 +28,7 @@ from petiole_worker import TOP
 pytestmark = pytest.mark.petiole_only
 assert parity_scenarios and parity_scenarios_canvas
 FEATURES = (*SCENARIOS, *WORKER_FEATURES)
+Transcript = dict[str, Any]
 Found = dict[str, list[Mismatch]]
 MOST_SHOWN = 40
 
@@ -49,26 +50,39 @@ CASES = [
 
 
 @pytest.fixture(scope="session")
-def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Environment, str], Found]:
-    """Return a function that gives what differs with an environment, running each once."""
-    known: dict[tuple[str, Environment], dict[str, Any]] = {}
+def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Environment, str], Transcript]:
+    """Return a function that gives the transcript of a kind of worker, running each once.
+
+    A run that failed is not repeated: it fails whoever asks for it.
+    """
+    known: dict[tuple[Environment, str], Transcript | Exception] = {}
 
     def run(environment: Environment, *names: str) -> None:
-        runs = run_kinds(names, environment.interpreter(), tmp_path_factory.mktemp("parity"))
-        known.update({(name, environment): each for name, each in runs.items()})
+        runs: dict[str, Transcript] | dict[str, Exception]
+        try:
+            runs = run_kinds(names, environment.interpreter(), tmp_path_factory.mktemp("parity"))
+        except Exception as error:  # told by `look`
+            runs = dict.fromkeys(names, error)
+        known.update({(environment, name): each for name, each in runs.items()})
 
-    def look(environment: Environment, kind: str) -> Found:
-        if ("celery", environment) not in known:
+    def look(environment: Environment, kind: str) -> Transcript:
+        if (environment, "celery") not in known:
             run(environment, "celery", "process")
-        if (kind, environment) not in known:
+        if (environment, kind) not in known:
             run(environment, kind)  # by itself: it takes all of the machine
-        celery = known["celery", environment]
-        return {
-            name: list(compare(celery[name], each))
-            for name, each in known[kind, environment].items()
-        }
+        found = known[environment, kind]
+        if isinstance(found, Exception):
+            raise AssertionError(f"the run of {kind} with {environment} failed") from found
+        return found
 
     return look
+
+
+def differences(play: Callable[..., Transcript], environment: Environment, kind: str) -> Found:
+    """Return in what a kind of worker differs from Celery's."""
+    celery = play(environment, "celery")
+    each = play(environment, kind)
+    return {name: list(compare(celery[name], each[name])) for name in each}
 
 
 def shown(where: Where) -> str:
@@ -79,9 +93,12 @@ def shown(where: Where) -> str:
 
 @pytest.mark.parametrize(("feature", "kind", "environment"), CASES)
 def test_feature(
-    feature: str, kind: str, environment: Environment, find: Callable[..., Found]
+    feature: str, kind: str, environment: Environment, play: Callable[..., Transcript]
 ) -> None:
-    found = find(environment, kind)
+    for each in ("celery", kind):
+        text = broken(play(environment, each), feature)
+        assert not text, f"it cannot be played against {each}:\n{text}"
+    found = differences(play, environment, kind)
     rows = rows_for(kind, environment.celery)
     others = unexpected(feature, found[feature], rows)
     lines = [f"{len(others)} differences", *map(str, others[:MOST_SHOWN])]
@@ -93,9 +110,9 @@ def test_feature(
 
 @pytest.mark.parametrize(("kind", "environment"), PAIRS, ids=str)
 def test_every_difference_of_the_table_occurs(
-    kind: str, environment: Environment, find: Callable[..., Found]
+    kind: str, environment: Environment, play: Callable[..., Transcript]
 ) -> None:
-    found = find(environment, kind)
+    found = differences(play, environment, kind)
     rows = [row for row in rows_for(kind, environment.celery) if not row.features]
     assert not [shown(row) for row, _ in missing(found, rows)]
 
@@ -156,6 +173,15 @@ def test_a_log_is_read_entry_by_entry() -> None:
 )
 def test_compares_field_by_field(one: Any, other: Any, paths: list[str]) -> None:
     assert [each.path for each in compare(one, other)] == paths
+
+
+def test_a_scenario_that_cannot_be_played_is_broken() -> None:
+    transcript = {
+        "f": {"seen": {"broken": "why"}},
+        "g": {"seen": [1]},
+        "worker_log": {"x": "there"},
+    }
+    assert [broken(transcript, name) for name in transcript] == ["why", "", ""]
 
 
 def test_a_row_that_covers_nothing_is_missing() -> None:
