@@ -86,9 +86,10 @@ class Program:
         """Wait until the regular expression is in the log `count` times; return the last match."""
 
         def found() -> list[str]:
+            was_running = self.is_running()  # asked first: what it printed last is read after
             matches = [match[0] for match in re.finditer(pattern, self.log(), re.MULTILINE)]
             if len(matches) < count:
-                assert self.is_running(), f"ended without {pattern!r}:\n{self.log()}"
+                assert was_running, f"ended without {pattern!r}:\n{self.log()}"
                 return []
             return matches
 
