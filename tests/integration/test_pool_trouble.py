@@ -15,7 +15,8 @@ from celery.result import AsyncResult
 from helpers import wait_settled, wait_stored
 from latency_proxy import LatencyProxy
 from petiole_worker import TOP, petiole_binary
-from pool import PetioleStarter, descendants, run
+from pool import PetioleStarter, run
+from process_family import descendants, is_alive
 from program import Program, clean_environment
 from redis_server import RedisServer
 from waiting import wait_for
@@ -23,14 +24,6 @@ from waiting import wait_for
 pytestmark = pytest.mark.petiole_only
 MIB = 1 << 20
 Send = Callable[..., AsyncResult]
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether there is such a process that has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def lost(backend: redis.Redis, task_id: str) -> str:

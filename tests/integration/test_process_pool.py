@@ -20,7 +20,8 @@ from celery.result import AsyncResult
 from helpers import wait_published, wait_settled, wait_stored
 from kombu.serialization import register
 from petiole_worker import TOP, run_petiole
-from pool import PetioleStarter, descendants, run
+from pool import PetioleStarter, run
+from process_family import descendants, is_alive
 from waiting import wait_for
 
 pytestmark = pytest.mark.petiole_only
@@ -341,7 +342,7 @@ def test_processes_go_with_the_worker(
     pids = descendants(worker.pid)
     assert len(pids) == 3
     worker.kill()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in pids), 5)
+    wait_for(lambda: not any(map(is_alive, pids)), 5)
 
 
 def test_an_app_that_cannot_be_imported_ends_the_worker(tmp_path: Path) -> None:
