@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -84,21 +85,22 @@ def test_broken(ends: tuple[socket.socket, _frames.Channel], data: bytes) -> Non
         channel.receive_task()
 
 
+@pytest.mark.parametrize("step", [1, 2], ids=["before the lock", "with the lock"])
 def test_send_within_the_steps_of_a_send(
-    ends: tuple[socket.socket, _frames.Channel], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[socket.socket, _frames.Channel], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """A handler of a signal that logs may run between any two steps of a send."""
     worker, channel = ends
-    get_ident = threading.get_ident
     steps: list[int] = []
 
     def interrupt() -> int:
         steps.append(1)
-        if len(steps) == 2:
+        if len(steps) == step:
             channel.send(_frames.LOG, b"nested")
-        return get_ident()
+        return threading.get_ident()
 
-    monkeypatch.setattr(_frames.threading, "get_ident", interrupt)
+    # In the module of the channel alone: threads ask for their identity, too.
+    monkeypatch.setattr(_frames, "threading", SimpleNamespace(get_ident=interrupt))
     sender = threading.Thread(target=channel.send, args=(_frames.ACCEPTED,), daemon=True)
     sender.start()
     sender.join(10)
