@@ -235,12 +235,12 @@ def test_soft_limit(runner: Runner) -> None:
 
 
 def test_soft_limit_can_be_caught(runner: Runner) -> None:
-    outcome = runner.task("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
+    outcome = runner.task("runner_app.cleans_up", headers={"timelimit": [30, 1]})
     assert outcome.report["result"] == "cleaned up"
 
 
 def test_soft_limit_is_retried(runner: Runner) -> None:
-    outcome = runner.task("runner_app.too_slow", headers={"timelimit": [None, 0.2]})
+    outcome = runner.task("runner_app.too_slow", headers={"timelimit": [None, 1]})
     assert outcome.report["state"] == "RETRY"
     assert outcome.report["exception"]["exc_type"] == "SoftTimeLimitExceeded"
     assert 0 < eta_s(sent(outcome.report)[0]["eta"]) <= 3
@@ -248,12 +248,12 @@ def test_soft_limit_is_retried(runner: Runner) -> None:
 
 def test_limits_of_the_workers_settings(runner: Runner) -> None:
     runner.write("runner_app.cleans_up")
-    assert runner.run(PETIOLE_SOFT_TIME_LIMIT="0.2").report["result"] == "cleaned up"
+    assert runner.run(PETIOLE_SOFT_TIME_LIMIT="1").report["result"] == "cleaned up"
     runner.write("runner_app.stuck")
-    outcome = runner.run(PETIOLE_TIME_LIMIT="0.5", PETIOLE_SOFT_TIME_LIMIT="0.2")
+    outcome = runner.run(PETIOLE_TIME_LIMIT="2", PETIOLE_SOFT_TIME_LIMIT="1")
     assert outcome.report["exception"]["exc_type"] == "TimeLimitExceeded"
     assert b'"exc_message": [1]' in runner.run(PETIOLE_TIME_LIMIT="1").text, "as Celery tells it"
-    runner.write("runner_app.cleans_up", headers={"timelimit": [30, 0.2]})
+    runner.write("runner_app.cleans_up", headers={"timelimit": [30, 1]})
     assert runner.run(PETIOLE_SOFT_TIME_LIMIT="60").report["result"] == "cleaned up"
     runner.write("runner_app.cleans_up")
     outcome = runner.run(PETIOLE_TIME_LIMIT="soon")
@@ -261,13 +261,13 @@ def test_limits_of_the_workers_settings(runner: Runner) -> None:
 
 
 def test_hard_limit(runner: Runner) -> None:
-    outcome = runner.task("runner_app.stuck", headers={"timelimit": [0.5, 0.2]})
+    outcome = runner.task("runner_app.stuck", headers={"timelimit": [2, 1]})
     assert outcome.code == 1
     assert outcome.stdout == "ignored\n"
     assert outcome.report["traceback"] is None
     assert outcome.report["exception"] == {
         "exc_type": "TimeLimitExceeded",
-        "exc_message": [0.5],
+        "exc_message": [2],
         "exc_module": "billiard.exceptions",
     }
 

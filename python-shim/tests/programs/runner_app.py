@@ -97,7 +97,7 @@ def too_slow(self):
     time.sleep(30)
 
 
-@app.task(soft_time_limit=0.2)
+@app.task(soft_time_limit=1)
 def declared_too_slow():
     """Run into the soft limit of the declaration."""
     time.sleep(30)
