@@ -86,6 +86,23 @@ def sleep(seconds: float) -> str:
 
 
 @app.task
+def hold(path: str) -> str:
+    """Wait until the file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "let go"
+
+
+hold_late = app.task(name="pool_app.hold_late", acks_late=True)(hold.run)
+
+
+@app.task(ignore_result=True)
+def fail_unheard() -> None:
+    """Raise ValueError, of which nothing is stored."""
+    raise ValueError("unheard")
+
+
+@app.task
 def careful(seconds: float) -> str:
     """Sleep, and clean up when the soft limit comes."""
     try:
@@ -186,7 +203,9 @@ def fork_and_log() -> str:
 def stubborn() -> None:
     """Ignore SIGTERM, with a child that does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(60)
+    child = subprocess.Popen(["sleep", "60"])  # keeps what is ignored
+    print("no signal ends this")
+    child.wait()
 
 
 @app.task
@@ -253,9 +272,9 @@ def print_later(path: str) -> str:
     return "returned"
 
 
-@app.task(time_limit=1)
+@app.task
 def tidy_up() -> None:
-    """Log when the hard limit ends the process."""
+    """Log when a signal ends the process."""
     try:
         time.sleep(60)
     finally:

@@ -26,9 +26,9 @@ MIB = 1 << 20
 Send = Callable[..., AsyncResult]
 
 
-def lost(backend: redis.Redis, task_id: str) -> str:
+def lost(backend: redis.Redis, task_id: str, timeout_s: float = 15.0) -> str:
     """Wait for the end of a lost task and return the sentence."""
-    result = wait_stored(backend, task_id)["result"]
+    result = wait_stored(backend, task_id, timeout_s=timeout_s)["result"]
     assert result["exc_type"] == "WorkerLostError"
     return str(result["exc_message"][0])
 
@@ -95,16 +95,18 @@ def test_no_room_for_another_process(
     start_pool: PetioleStarter, send: Send, backend: redis.Redis, tmp_path: Path
 ) -> None:
     """What runs goes on; what waits is run when there is room again."""
-    full = tmp_path / "full"
+    full, gate = tmp_path / "full", tmp_path / "gate"
     worker = start_pool(2, environment={"POOL_NO_FORK": str(full)})
-    running = send("sleep", 3)
+    running = send("hold", str(gate))
     wait_stored(backend, running.id, ("STARTED",))
     full.touch()
     results = [send("add", 1, number) for number in range(2)]
     worker.wait_log("ERROR/.*No Python process can be forked: Resource temporarily unavailable")
+    assert not running.ready()
     full.unlink()
     assert [result.get(timeout=20) for result in results] == [1, 2]
-    assert running.get(timeout=20) == "slept"
+    gate.touch()
+    assert running.get(timeout=20) == "let go"
 
 
 def test_a_message_that_no_process_can_take(
@@ -112,7 +114,7 @@ def test_a_message_that_no_process_can_take(
 ) -> None:
     """It has ended all processes that it was given to, and is lost at last."""
     worker = start_pool(1, environment={"POOL_MEMORY": str(32 * MIB)}, max_delivery_attempts=2)
-    sentence = lost(backend, send("add", "x" * (64 * MIB), "").id)
+    sentence = lost(backend, send("add", "x" * (64 * MIB), "").id, timeout_s=60)
     assert sentence.startswith("Worker exited prematurely: exitcode 1")
     assert run(send, "add", 1, 2) == 3
     ended = worker.log_count("Process 'ForkPoolWorker-.*exited with 'exitcode 1'")
@@ -124,8 +126,10 @@ def test_last_words_of_a_process(
 ) -> None:
     """What it logs when its task was given up is shown."""
     worker = start_pool(1)
-    document = wait_stored(backend, send("tidy_up").id)
-    assert document["result"]["exc_type"] == "TimeLimitExceeded"
+    result = send("tidy_up")
+    wait_stored(backend, result.id, ("STARTED",))
+    result.revoke(terminate=True, signal="SIGTERM")  # which gives it seconds to say them
+    assert wait_stored(backend, result.id)["status"] == "REVOKED"
     worker.wait_log("WARNING/ForkPoolWorker-1.*tidying up$")
     assert run(send, "add", 1, 2) == 3
     assert not worker.log_contains("Logging error")
@@ -148,7 +152,26 @@ def test_a_task_that_changes_signals(
     run(send, "change_signals")
     document = wait_stored(backend, send("sleep", 60, time_limit=1).id)
     assert document["result"]["exc_type"] == "TimeLimitExceeded"
-    assert run(send, "careful", 60, soft_time_limit=0.5) == "cleaned up", "by the next process"
+    assert run(send, "careful", 60, soft_time_limit=1) == "cleaned up", "by the next process"
+
+
+def test_a_task_that_ignores_its_signal_is_killed_after_its_grace(
+    start_pool: PetioleStarter, send: Send, backend: redis.Redis
+) -> None:
+    """With all of its process group, and not before ten seconds."""
+    worker = start_pool(1)
+    result = send("stubborn")
+    wait_stored(backend, result.id, ("STARTED",))
+    worker.wait_log("no signal ends this")
+    pids = descendants(worker.pid)
+    assert len(pids) == 3, "the parent, the process and its child"
+    begin = time.monotonic()
+    result.revoke(terminate=True, signal="SIGTERM")
+    worker.wait_log(rf"Terminating {result.id}")
+    wait_for(lambda: sum(map(is_alive, pids)) == 1, 30, "the end of process and child")
+    assert time.monotonic() - begin > 9
+    assert wait_stored(backend, result.id)["status"] == "REVOKED"
+    assert run(send, "add", 1, 2) == 3
 
 
 def test_sys_exit(start_pool: PetioleStarter, send: Send, backend: redis.Redis) -> None:
@@ -159,16 +182,27 @@ def test_sys_exit(start_pool: PetioleStarter, send: Send, backend: redis.Redis) 
 
 
 def test_a_killed_worker_takes_running_tasks_with_it(
-    start_pool: PetioleStarter, send: Send, backend: redis.Redis
+    start_pool: PetioleStarter,
+    send: Send,
+    backend: redis.Redis,
+    broker: redis.Redis,
+    tmp_path: Path,
 ) -> None:
     """SIGKILL to the worker alone: no process goes on, and a late task runs once more elsewhere."""
-    worker = start_pool(2, task_acks_late=True)
-    result = send("sleep", 60)
+    settings = {"task_acks_late": True, "broker_transport_options": {"visibility_timeout": 2}}
+    worker = start_pool(2, **settings)
+    gate = tmp_path / "gate"
+    result = send("hold", str(gate))
     wait_stored(backend, result.id, ("STARTED",))
     pids = descendants(worker.pid)
     assert len(pids) >= 2
     os.kill(worker.pid, signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, pids)), 5)
+    gate.touch()
+    other = start_pool(1, **settings)
+    assert result.get(timeout=30) == "let go"
+    wait_settled(broker)
+    assert other.log_count(rf"hold\[{result.id}\] received") == 1
 
 
 def test_an_app_that_breaks_later(
@@ -260,19 +294,22 @@ def test_redis_is_away_when_tasks_end(
     backend: redis.Redis,
     broker: redis.Redis,
     proxy: LatencyProxy,
+    tmp_path: Path,
 ) -> None:
     """Nothing is lost and nothing runs twice."""
     worker = start_pool(
         2, broker_url=proxy.url(0), result_backend=proxy.url(1), task_acks_late=True
     )
-    results = [send("sleep", 1) for _ in range(2)]
+    gate = tmp_path / "gate"
+    results = [send("hold", str(gate)) for _ in range(2)]
     for result in results:
         wait_stored(backend, result.id, ("STARTED",))
     proxy.cut(refuse=True)
     worker.wait_log("ERROR/.*[Cc]onnection to .* lost")
-    wait_for(lambda: worker.log_count(r"sleep\[.*succeeded in") == 2, 10)
+    gate.touch()
+    worker.wait_log(r"hold\[.*succeeded in", count=2)
     proxy.flow()
     for result in results:
         assert wait_stored(backend, result.id)["status"] == "SUCCESS"
     wait_settled(broker)
-    assert worker.log_count(r"sleep\[.*succeeded in") == 2
+    assert worker.log_count(r"hold\[.*succeeded in") == 2

@@ -129,6 +129,7 @@ def test_a_late_task_of_a_lost_process_goes_back(
     send: Callable[..., AsyncResult],
     backend: redis.Redis,
     broker: redis.Redis,
+    tmp_path: Path,
 ) -> None:
     worker = start_pool(
         1,
@@ -137,12 +138,13 @@ def test_a_late_task_of_a_lost_process_goes_back(
         task_reject_on_worker_lost=True,
     )
     pid = run(send, "who")["pid"]
-    result = send("sleep", 1.5)
-    worker.wait_log(rf"sleep\[{result.id}\] received")
+    result = send("hold", str(tmp_path / "gate"))
     wait_stored(backend, result.id, ("STARTED",))
     os.kill(pid, signal.SIGKILL)
-    assert result.get(timeout=20) == "slept"
-    assert worker.log_count(rf"sleep\[{result.id}\] received") == 2
+    worker.wait_log(rf"hold\[{result.id}\] received", count=2)
+    (tmp_path / "gate").touch()
+    assert result.get(timeout=20) == "let go"
+    assert worker.log_count(rf"hold\[{result.id}\] received") == 2
     wait_settled(broker)
 
 
@@ -150,8 +152,8 @@ def test_time_limits(
     start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
 ) -> None:
     worker = start_pool(2)
-    assert run(send, "careful", 30, soft_time_limit=0.5) == "cleaned up"
-    soft = wait_stored(backend, send("sleep", 30, soft_time_limit=0.5).id)
+    assert run(send, "careful", 30, soft_time_limit=1) == "cleaned up"
+    soft = wait_stored(backend, send("sleep", 30, soft_time_limit=1).id)
     assert soft["result"]["exc_type"] == "SoftTimeLimitExceeded"
     begin = time.monotonic()
     for name, args in (("sleep", (30,)), ("stubborn", ())):
@@ -317,12 +319,17 @@ def test_killed_parent_is_started_again(
 
 
 def test_warm_shutdown_waits_and_cold_shutdown_kills(
-    start_pool: PetioleStarter, send: Callable[..., AsyncResult], backend: redis.Redis
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    tmp_path: Path,
 ) -> None:
     worker = start_pool(2)
-    result = send("sleep", 1)
+    result = send("hold", str(tmp_path / "gate"))
     wait_stored(backend, result.id, ("STARTED",))
     worker.terminate()
+    worker.wait_log("Warm shutdown")
+    (tmp_path / "gate").touch()
     assert worker.wait_exit() == 0
     assert wait_stored(backend, result.id)["status"] == "SUCCESS"
     worker = start_pool(2)
@@ -416,53 +423,62 @@ def test_a_process_connects_when_its_task_does(
 
 @pytest.mark.parametrize("is_late", [False, True])
 def test_early_and_late_acknowledgement(
-    is_late: bool, start_pool: PetioleStarter, send: Callable[..., AsyncResult], broker: redis.Redis
+    is_late: bool,
+    start_pool: PetioleStarter,
+    send: Callable[..., AsyncResult],
+    backend: redis.Redis,
+    broker: redis.Redis,
+    tmp_path: Path,
 ) -> None:
-    worker = start_pool(1)
-    result = send("late" if is_late else "sleep", 1)
-    worker.wait_log(rf"\[{result.id}\] received")
-    wait_for(lambda: len(descendants(worker.pid)) == 2, 10)
+    start_pool(1)
+    result = send("hold_late" if is_late else "hold", str(tmp_path / "gate"))
+    wait_stored(backend, result.id, ("STARTED",))
     if is_late:
         assert broker.hlen("unacked") == 1
-        assert result.get(timeout=10) == "slept"
-        wait_settled(broker)
     else:
         wait_settled(broker)
-        assert not result.ready()
-        assert result.get(timeout=10) == "slept"
+    assert not result.ready()
+    (tmp_path / "gate").touch()
+    assert result.get(timeout=10) == "let go"
+    wait_settled(broker)
 
 
 @pytest.mark.parametrize(
-    ("setting", "flag", "kinds"),
+    ("setting", "flag", "comes_back"),
     [
-        ("task_acks_on_failure_or_timeout", True, (0, 0)),
-        ("task_acks_on_failure_or_timeout", False, (1, 0)),
-        ("task_acks_on_timeout", False, (1, 0)),
-        ("task_acks_on_failure", False, (0, 0)),
+        ("task_acks_on_failure_or_timeout", True, False),
+        ("task_acks_on_failure_or_timeout", False, True),
+        ("task_acks_on_timeout", False, True),
+        ("task_acks_on_failure", False, False),
     ],
 )
 def test_split_forms_of_late_acknowledgement(
     setting: str,
     flag: bool,
-    kinds: tuple[int, int],
+    comes_back: bool,
     start_pool: PetioleStarter,
     send: Callable[..., AsyncResult],
     backend: redis.Redis,
     broker: redis.Redis,
 ) -> None:
-    """A late task that ran out of time comes back only if it is not to be acknowledged then."""
+    """A late task that ran out of time comes back only if it is not to be acknowledged then.
+
+    One that failed never does: what is not acknowledged is rejected.
+    """
     worker = start_pool(1, task_acks_late=True, **{setting: flag})
     with backend.pubsub() as channel:
         limited = send("late", 60)
         channel.subscribe(f"celery-task-meta-{limited.id}")
         wait_published(channel, "FAILURE")  # what is stored may be STARTED again by then
-    if kinds[0]:
+    if comes_back:
         worker.wait_log(rf"\[{limited.id}\] received", count=2)
-        limited.revoke()
-        broker.delete(QUEUE)
+        limited.revoke(terminate=True, signal="SIGKILL")
+        wait_stored(backend, limited.id, ("REVOKED",))
     failed = send("add", 1, "x")
     wait_stored(backend, failed.id, ("FAILURE",))
     wait_settled(broker, 20)
+    assert broker.llen(QUEUE) == 0
+    assert worker.log_count(rf"\[{limited.id}\] received") == 1 + comes_back
     assert worker.log_count(rf"\[{failed.id}\] received") == 1
 
 
@@ -493,11 +509,15 @@ def test_where_time_limits_come_from(
 def test_limits_of_processes_by_settings(
     start_pool: PetioleStarter, send: Callable[..., AsyncResult]
 ) -> None:
-    start_pool(1, worker_max_tasks_per_child=2, worker_max_memory_per_child=200_000)
+    worker = start_pool(1, worker_max_tasks_per_child=2)
     pids = [run(send, "who")["pid"] for _ in range(3)]
     assert pids[0] == pids[1] != pids[2]
-    assert run(send, "keep", 300 * MIB) == pids[2]
-    assert run(send, "who")["pid"] != pids[2]
+    worker.terminate()
+    assert worker.wait_exit() == 0
+    start_pool(1, worker_max_memory_per_child=200_000)
+    pid = run(send, "who")["pid"]
+    assert run(send, "keep", 300 * MIB) == pid
+    assert run(send, "who")["pid"] != pid
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet", "solo"])
@@ -505,7 +525,10 @@ def test_pools_that_are_no_processes(
     pool: str, start_pool: PetioleStarter, send: Callable[..., AsyncResult]
 ) -> None:
     worker = start_pool(2, "-P", pool)
-    assert run(send, "add", 1, 2) == 3
+    for result in [send("sleep", 0.5) for _ in range(4)]:
+        assert result.get(timeout=20) == "slept"
+    count = 1 if pool == "solo" else 2
+    assert len(descendants(worker.pid)) == 1 + count, "their parent, and as many as -c says"
     assert worker.log_count(rf"WARNING/.*-P {pool}: tasks of the app run .*-P prefork") == 1
 
 
@@ -534,6 +557,8 @@ def test_settings_and_rows_of_the_file_hold_in_processes(
     assert added["name"] == "pool_app.add"
     assert added["date_done"].endswith("+00:00")
     assert backend.get(f"celery-task-meta-{ignored.id}") is None
+    failed = wait_stored(backend, send("fail_unheard").id)
+    assert failed["result"]["exc_type"] == "ValueError"
     again = wait_stored(backend, send("again", 2).id)
     assert again["result"]["exc_type"] == "MaxRetriesExceededError"
     tracked = send("sleep", 0.5)
