@@ -135,8 +135,11 @@ class Curious(Task):
 
 @app.task(base=Curious)
 def curious() -> str:
-    """Take long enough for STARTED to be stored."""
-    time.sleep(0.5)
+    """Return when STARTED is stored."""
+    deadline = time.monotonic() + 10
+    while curious.AsyncResult(curious.request.id).state == "PENDING":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     return "done"
 
 
@@ -315,7 +318,7 @@ def replace_linked(self: Any) -> Any:
     return self.replace(add.si(20, 1))
 
 
-@app.task(soft_time_limit=0.5)
+@app.task(soft_time_limit=1)
 def soft_limit(is_caught: bool) -> str:
     """Sleep beyond the soft limit."""
     try:
@@ -443,7 +446,7 @@ def leave(self: Any, code: int) -> str:
     """End the process by os._exit, or with a negative code by a signal; not a second time."""
     if self.request.delivery_info["redelivered"] or self.request.retries:
         return "second time"
-    time.sleep(0.3)  # Celery gives a task again whose process ends before it is known to have begun
+    time.sleep(1)  # Celery gives a task again whose process ends before it is known to have begun
     if code < 0:
         os.kill(os.getpid(), -code)
         time.sleep(10)

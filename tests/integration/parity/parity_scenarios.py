@@ -170,8 +170,8 @@ def time_limits(scene: Scene) -> Any:
         scene.send("soft_limit", True, label="soft, caught"),
         scene.send("soft_limit", False, label="soft"),
         scene.send("hard_limit"),
-        scene.send("wait", 30, soft_time_limit=0.6, label="soft of the message"),
-        scene.send("wait", 30, time_limit=1.2, soft_time_limit=0.4, label="both"),
+        scene.send("wait", 30, soft_time_limit=1.1, label="soft of the message"),
+        scene.send("wait", 30, time_limit=10, soft_time_limit=1.2, label="both"),
         scene.send("stubborn", time_limit=1.1),
     ]
     return [scene.seen(result) for result in results]
