@@ -120,11 +120,12 @@ class Program:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log()}") from None
 
-    def stop(self, timeout_s: float = 15.0) -> None:
-        """End it: SIGTERM, then, to whatever is left of its group, SIGKILL."""
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """End it: SIGTERM, then SIGKILL to what is left of its group; return its exit code."""
         if self.is_running():
             self.signal(signal.SIGCONT)
             self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout_s)
         self.kill()
+        return self.process.returncode

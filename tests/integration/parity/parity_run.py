@@ -180,7 +180,8 @@ def run_kind(kind: str, python: str, folder: Path, only: Sequence[str] = ()) -> 
             worker.wait_log(r"\S+ ready\.", 60)
         client = run_client(kind, server, python, folder, only or scenarios_of(kind))
         for worker in workers.values():
-            worker.stop(30)
+            code = worker.stop(30)
+            assert kind == "celery" or code == 0, f"exit code {code}:\n{worker.log()}"
         logs = {node: each.log() + outputs(folder, node) for node, each in workers.items()}
         return collect(server, client, logs)
 
