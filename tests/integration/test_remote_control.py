@@ -95,14 +95,18 @@ def test_tasks_that_wait_for_a_place_are_revoked_at_once(
     start_petiole: StartPetiole, client: Celery, broker: redis.Redis
 ) -> None:
     worker = start_petiole(settings={"native_threads": 1})
-    client.send_task(SLEEP, (2.0,))
+    running = client.send_task(SLEEP, (60.0,))
     waiting = [client.send_task(ADD, (1, 1)) for _ in range(5)]
     worker.wait_log(r"petiole\.sample\.add\[.*\] received", count=5)
     client.control.revoke([result.id for result in waiting], terminate=True)
     for result in waiting:
         with pytest.raises(TaskRevokedError):
-            result.get(timeout=1.5)
-    assert broker.zcard(REVOKED_KEY) == 5
+            result.get(timeout=10)
+    wait_for(lambda: broker.zcard(REVOKED_KEY) == 5, what="their ids to be remembered")
+    assert not running.ready()
+    running.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        running.get(timeout=10)
 
 
 def test_what_is_remembered_is_bounded(
