@@ -189,6 +189,7 @@ def test_idle_worker(
 
 
 @pytest.mark.petiole_only
+@pytest.mark.speed
 @pytest.mark.parametrize("queues", [("only",), ("first", "second", "third")], ids=["one", "three"])
 def test_idle_worker_starts_at_once(
     queues: tuple[str, ...],
