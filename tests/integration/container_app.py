@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from celery import Celery, Task, chain, signals
@@ -99,9 +98,3 @@ def environment(names: list[str]) -> dict[str, Any]:
 def dies() -> None:
     """End the process without a word."""
     os._exit(3)
-
-
-@app.task
-def stays() -> None:
-    """Run until it is ended."""
-    time.sleep(60)

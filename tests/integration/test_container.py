@@ -142,8 +142,9 @@ def test_chord_fails_with_a_sentence(start: Callable[..., PetioleWorker], client
     members = [sign(client, "add", 1, 2), sign(client, "add", 3, 4)]
     result = chord(members)(sign(client, "tell"))
     for member in result.parent:
-        with pytest.raises(Exception, match="a chord, which this version"):
+        with pytest.raises(Exception, match="a chord, which this version") as raised:
             member.get(timeout=TIMEOUT_S)
+        assert type(raised.value).__name__ == "CanvasUnsupported"
 
 
 def test_queue_of_others_is_refused(
