@@ -22,7 +22,9 @@ from waiting import wait_for
 pytestmark = [pytest.mark.petiole_only, pytest.mark.speed]
 COUNT = 12000
 LEAST_PER_S = 3000
-PYTHON_COUNT = 2000
+PYTHON_COUNT = 10000
+PREFORK_COUNT = 2000
+ROUNDS = 3
 WARM_UP_COUNT = 200
 MOST_OF_PREFORK = 1 / 3  # of its processor time; a fifth on a machine that does nothing else
 LEAST_OF_PREFORK = 3  # of its tasks a second; five times on such a machine
@@ -79,19 +81,38 @@ def start_prefork(start_program: Callable[..., CeleryWorker]) -> CeleryWorker:
 
 
 def processor_s_and_rate(
-    worker: PetioleWorker | CeleryWorker, client: Celery, broker: redis.Redis, backend: redis.Redis
+    worker: PetioleWorker | CeleryWorker,
+    count: int,
+    client: Celery,
+    broker: redis.Redis,
+    backend: redis.Redis,
 ) -> tuple[float, float]:
-    """Return what a no-op task takes of a warm worker, and tasks a second; stops the worker."""
+    """Return what a no-op task takes of a warm worker, and tasks a second; stops the worker.
+
+    The best of some rounds of `count` tasks, which are all there when a round begins.
+    """
     pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
     push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
     wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
-    used_then, begin = processor_s(worker.pid), time.monotonic()
-    push(broker, TENANT, copies(pattern, new_ids(PYTHON_COUNT)))
-    wait_for(lambda: count_stored(backend) == WARM_UP_COUNT + PYTHON_COUNT, 60)
-    took_s, used = time.monotonic() - begin, processor_s(worker.pid) - used_then
-    worker.stop()
+    rounds = []
+    for _ in range(ROUNDS):
+        wait_settled(broker)
+        backend.flushdb()
+        push(broker, "aside", copies(pattern, new_ids(count)))
+        used_then, begin = processor_s(worker.pid), time.monotonic()
+        broker.rename("aside", TENANT)
+        wait_for(lambda: count_stored(backend) == count, 60)
+        took_s, used = time.monotonic() - begin, processor_s(worker.pid) - used_then
+        rounds.append((used / count, count / took_s))
+    end_well(worker)
     backend.flushdb()
-    return used / PYTHON_COUNT, PYTHON_COUNT / took_s
+    return min(used for used, _ in rounds), max(rate for _, rate in rounds)
+
+
+def end_well(worker: PetioleWorker | CeleryWorker) -> None:
+    """Stop a worker, which must end well if it is ours."""
+    code = worker.stop()
+    assert code == 0 or isinstance(worker, CeleryWorker), f"exit code {code}"
 
 
 def test_python_tasks_beside_prefork(
@@ -103,10 +124,11 @@ def test_python_tasks_beside_prefork(
     backend: redis.Redis,
 ) -> None:
     """A small task of an app takes a fraction of what it takes under Celery's own pool."""
+    servers = (client, broker, backend)
     worker = start_prefork(start_program)
-    prefork, prefork_rate = processor_s_and_rate(worker, client, broker, backend)
+    prefork, prefork_rate = processor_s_and_rate(worker, PREFORK_COUNT, *servers)
     pool = start_pool(start_petiole, redis_server)
-    ours, rate = processor_s_and_rate(pool, client, broker, backend)
+    ours, rate = processor_s_and_rate(pool, PYTHON_COUNT, *servers)
     shown = f"{ours * 1e6:.0f} us a task, prefork {prefork * 1e6:.0f} us"
     assert ours <= prefork * MOST_OF_PREFORK, shown
     assert rate >= prefork_rate * LEAST_OF_PREFORK, f"{rate:.0f}/s, prefork {prefork_rate:.0f}/s"
@@ -129,7 +151,7 @@ def test_memory_of_python_tasks_beside_prefork(
         wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
         wait_for(lambda: processes in {None, len(family(worker.pid))}, 20, "the end of processes")
         used = sum(sample(one).pss for one in family(worker.pid))
-        worker.stop()
+        end_well(worker)
         return used
 
     prefork = idle_bytes(start_prefork(start_program), None)
