@@ -24,10 +24,10 @@ def test_native_tasks_run_side_by_side(
 ) -> None:
     start_petiole(settings={"native_threads": 4})
     begin = time.monotonic()
-    results = [client.send_task(SLEEP, (0.5,)) for _ in range(4)]
+    results = [client.send_task(SLEEP, (1.5,)) for _ in range(4)]
     for result in results:
         wait_stored(backend, result.id)
-    assert time.monotonic() - begin < 1.5, "one after the other they take 2 s"
+    assert time.monotonic() - begin < 5, "one after the other they take 6 s"
 
 
 def test_native_tasks_under_load(

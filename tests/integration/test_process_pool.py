@@ -41,7 +41,7 @@ def test_processes_share_a_parent_and_do_one_task_each(
     begin = time.monotonic()
     for result in [send("sleep", 0.5) for _ in range(4)]:
         assert result.get(timeout=20) == "slept"
-    assert 0.9 < time.monotonic() - begin < 2.5, "four of half a second by two processes"
+    assert time.monotonic() - begin > 0.9, "four of half a second by no more than two processes"
     assert len(descendants(worker.pid)) == 3, "two processes and their parent"
     worker.terminate()
     assert worker.wait_exit() == 0

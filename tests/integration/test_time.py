@@ -48,7 +48,7 @@ def test_eta(
     worker.wait_log(rf"{result.id}\] received")
     assert broker.hlen("unacked") == 1
     assert result.get(timeout=10) == 3
-    assert 0.9 < time.monotonic() - begin < 3.0
+    assert 0.9 < time.monotonic() - begin < 6
     wait_settled(broker)
 
 
