@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from celery.result import AsyncResult
 from celery_client import client_app, close_app
 from celery_worker import CeleryWorker
 from certificates import make_certificates
+from helpers import interpreter
 from latency_proxy import LatencyProxy
 from petiole_worker import TENANT, TOP, PetioleWorker
 from program import Program
@@ -184,12 +184,10 @@ def client(make_client: Callable[..., Celery]) -> Celery:
     return make_client()
 
 
-@pytest.fixture(scope="session")
-def oldest_python() -> str:
-    """Return the interpreter with the oldest Celery that we serve."""
-    command = [sys.executable, str(TOP / "tests" / "support" / "python_env.py"), "oldest"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip()
+@pytest.fixture(params=["newest", "oldest"])
+def python(request: pytest.FixtureRequest) -> str:
+    """Return an interpreter with the newest Celery that we serve, and one with the oldest."""
+    return interpreter(request.param)
 
 
 @pytest.fixture

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from typing import Any
 
 import redis
+from python_env import ensure
 from waiting import wait_for
 
 READY = ("SUCCESS", "FAILURE", "REVOKED")
 TENANT_HEADER = "petiole_tenant"
 SEPARATOR = "\x06\x16"
+
+
+def interpreter(celery: str) -> str:
+    """Return the Python with the `newest` Celery, which runs the tests, or with the `oldest`."""
+    return sys.executable if celery == "newest" else str(ensure(celery))
 
 
 def new_ids(count: int) -> list[str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from celery_worker import APP_FOLDER, app_environment
 from conftest import Worker
 from petiole_worker import TENANT
@@ -35,12 +33,6 @@ ERRORS: dict[str, tuple[str, list[Any]]] = {
     "missing": ("builtins.TypeError", ["add() missing 1 required positional argument: 'y'"]),
     "unknown": ("celery.exceptions.NotRegistered", ["nobody.knows.this"]),
 }
-
-
-@pytest.fixture(params=["newest", "oldest"])
-def python(request: pytest.FixtureRequest) -> str:
-    """Return the interpreter of a client."""
-    return request.getfixturevalue("oldest_python") if request.param == "oldest" else sys.executable
 
 
 def run_client(python: str, server: RedisServer) -> dict[str, Any]:

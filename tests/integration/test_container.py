@@ -23,14 +23,6 @@ pytestmark = pytest.mark.petiole_only
 TIMEOUT_S = 60
 
 
-@pytest.fixture(params=["newest", "oldest"])
-def python(request: pytest.FixtureRequest) -> str:
-    """Return the interpreter of the containers."""
-    if request.param == "oldest":
-        return str(request.getfixturevalue("oldest_python"))
-    return sys.executable
-
-
 @pytest.fixture
 def start(start_petiole: Callable[..., PetioleWorker], tmp_path: Path) -> Callable[..., Any]:
     """Return a function that starts a worker whose containers run a Python."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ import redis
 from celery import Signature, chain, chord
 from celery_client import client_app
 from celery_worker import APP_FOLDER
-from helpers import stored, wait_settled, wait_stored
+from helpers import interpreter, stored, wait_settled, wait_stored
 from petiole_worker import TOP, PetioleWorker
 from program import Program, clean_environment
-from python_env import ensure
 from redis_server import RedisServer
 from waiting import wait_for
 
@@ -30,11 +28,6 @@ pytestmark = pytest.mark.petiole_only
 QUEUE = "celery"
 ID = "the id"
 Story = Callable[..., Any]
-
-
-def interpreter(celery: str) -> str:
-    """Return the Python with that Celery."""
-    return sys.executable if celery == "newest" else str(ensure(celery))
 
 
 class Scene:

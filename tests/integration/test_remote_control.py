@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +20,6 @@ from waiting import wait_for
 ADD, SLEEP = "petiole.sample.add", "petiole.sample.sleep"
 REVOKED_KEY = f"petiole:revoked:{TENANT}"
 StartPetiole = Callable[..., PetioleWorker]
-
-
-@pytest.fixture(params=["newest", "oldest"])
-def python(request: pytest.FixtureRequest) -> str:
-    """Return the interpreter of a client."""
-    return request.getfixturevalue("oldest_python") if request.param == "oldest" else sys.executable
 
 
 def run_control(python: str, server: RedisServer, node: str) -> dict[str, Any]:

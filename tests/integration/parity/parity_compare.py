@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING = "<nothing>"
+NOTHING = f"^{MISSING}$"
+THERE = "^there$"
+NEWEST, OLDEST = ("newest",), ("oldest",)  # names of environments
+LOCAL, BOTH = ("local",), ("process", "local")  # kinds of workers
 
 
 @dataclass(frozen=True)

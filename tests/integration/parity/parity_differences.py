@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from parity_compare import MISSING, Difference, LeftOut, Where
+from parity_compare import (
+    BOTH,
+    LOCAL,
+    NEWEST,
+    NOTHING,
+    OLDEST,
+    THERE,
+    Difference,
+    LeftOut,
+    Where,
+)
 
-NOTHING = f"^{MISSING}$"
-THERE = "^there$"
 MAIN_SIGNALS = "task_(received|revoked|rejected|unknown)"
 WORKER_SIGNALS = (
     "celeryd_after_setup|worker_before_create_process|worker_ready|worker_shutting_down|"
     "worker_shutdown"
 )
 PROCESS = r"\w+(-<number>)?]"
-NEWEST = ("newest",)
-OLDEST = ("oldest",)
-LOCAL = ("local",)
-BOTH = ("process", "local")
 
 LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut(

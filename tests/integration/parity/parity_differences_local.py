@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from parity_compare import MISSING, Difference, Where
+from parity_compare import LOCAL, NEWEST, NOTHING, OLDEST, THERE, Difference, Where
 
-NOTHING = f"^{MISSING}$"
-THERE = "^there$"
-LOCAL = ("local",)
-NEWEST, OLDEST = ("newest",), ("oldest",)
 HANDLERS = ("broken_handlers",)
 LOST = ("lost", "lost_late", "chain_of_lost", "link_error_of_lost")
 POOL_LINE = r"^\w+: \w+/\w+(-<number>)?] "
