@@ -195,6 +195,24 @@ def test_failure_fails_the_chain_and_calls_errbacks(runner: Runner) -> None:
     assert (errback["id"], errback["args"], errback["parent_id"]) == ("errback", [ID], ID)
 
 
+def test_failure_fails_the_chain_that_a_chord_counts(runner: Runner) -> None:
+    member = signature("add", 30, task_id="member", group_id="g", chord=signature("add", 0))
+    outcome = runner.task(
+        "runner_app.fail_in_task",
+        embed={
+            "callbacks": None,
+            "errbacks": [signature("errback", task_id="errback")],
+            "chain": [member],
+            "chord": None,
+        },
+    )
+    assert outcome.report["exception"]["exc_type"] == "ValueError"
+    stored, joined, errback = outcome.report["frames"]
+    assert (stored["store"]["task_id"], stored["store"]["state"]) == ("member", "FAILURE")
+    assert joined["join_chord"] == {"task_id": "member", "group": "g", "state": "FAILURE"}
+    assert errback["publish"]["message"]["headers"]["id"] == "errback"
+
+
 def test_tasks_that_a_body_sends(runner: Runner) -> None:
     outcome = runner.task("runner_app.sends", "delay", headers={"root_id": "root"})
     (message,) = sent(outcome.report)

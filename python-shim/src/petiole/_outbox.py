@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any, Callable, NoReturn
 
+from celery import states
 from celery._state import task_join_will_block
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
@@ -251,6 +252,14 @@ class _Encoder(_tracing.Encoder):
             return super().mark_as_failure(task_id, *args, **kwargs)
         finally:
             self._petiole_outbox.is_failing = False
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        """Return that nothing is known of `task_id`: a container has no connection to ask.
+
+        Celery 5.7 asks before it fails a member of a chord, further along the chain of this task,
+        whether that has failed already (`celery/backends/base.py: Backend._fail_chain`).
+        """
+        return {"status": states.PENDING, "result": None}
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         self._petiole_outbox.add(
