@@ -371,6 +371,22 @@ def test_closed_stdout(runner: Runner) -> None:
     assert runner.task("runner_app.closes_stdout").report["result"] == "closed"
 
 
+@pytest.mark.parametrize(
+    ("how", "kind"), [("stuck", "TimeLimitExceeded"), ("base", "WorkerLostError")]
+)
+def test_closed_stderr(runner: Runner, how: str, kind: str) -> None:
+    outcome = runner.task("runner_app.closes_stderr", how, headers={"timelimit": [0.5, None]})
+    assert outcome.report["exception"]["exc_type"] == kind
+    assert ("hard time limit (0.5s) exceeded" in outcome.stderr) == (how == "stuck")
+
+
+def test_closed_stderr_of_a_function(runner: Runner) -> None:
+    runner.write("any.name")
+    outcome = runner.run(PETIOLE_APP="", PETIOLE_FUNCTION="runner_app:fails_without_stderr")
+    assert outcome.report["exception"]["exc_type"] == "ValueError"
+    assert "ValueError: no" in outcome.stderr
+
+
 def test_report_replaces_a_longer_one(newest_runner: Runner) -> None:
     newest_runner.result_file.write_text("x" * 5000)
     assert newest_runner.task("runner_app.add", 1, 2).report["result"] == 3

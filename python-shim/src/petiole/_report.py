@@ -56,6 +56,7 @@ from celery.utils.serialization import ensure_serializable
 from kombu import serialization
 from kombu.utils.encoding import safe_repr
 
+from petiole import _output
 from petiole.exceptions import ResultTooLarge
 
 VERSION = 1
@@ -207,20 +208,13 @@ def write(encoded: Encoded, path: Path, stdout_fd: int = 1) -> None:
         OSError: Either cannot be written.
     """
     if encoded.lines:
-        _write_all(stdout_fd, b"\n" + b"".join(encoded.lines))
+        _output.write_all(stdout_fd, b"\n" + b"".join(encoded.lines))
     # A termination log is a mount of its own, so it cannot be replaced by a rename.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        _write_all(descriptor, encoded.file)
+        _output.write_all(descriptor, encoded.file)
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`: one call for a file, as many as a pipe asks for."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def plain_result(result: Any) -> Any:

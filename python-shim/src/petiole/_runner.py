@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
-from petiole import _body, _limits, _report
+from petiole import _body, _limits, _output, _report
 
 DEFAULT_RESULT_FILE = "/dev/termination-log"
 EXIT_REPORTED = 0
@@ -46,9 +44,7 @@ class Reporter:
             return self._exit_code
 
     def _write(self, report: _report.Report) -> int:
-        # The body may have closed its stdout; the report does not depend on it.
-        with suppress(AttributeError, OSError, ValueError):
-            sys.stdout.flush()
+        _output.flush()
         try:
             encoded = _report.encode(report)
         except Exception as error:
@@ -57,7 +53,7 @@ class Reporter:
         try:
             _report.write(encoded, self._path)
         except OSError as error:
-            print(f"petiole.run: no report: {self._path}: {error.strerror}", file=sys.stderr)
+            _output.complain(f"petiole.run: no report: {self._path}: {error.strerror}")
             return EXIT_UNREPORTED
         return EXIT_FAILURE if encoded.state == "FAILURE" else EXIT_REPORTED
 
@@ -74,10 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
         report, body = _run(os.environ, reporter)
         _limits.ignore_termination()
     except _limits.TerminatedError:
-        print("petiole.run: terminated", file=sys.stderr)
+        _output.complain("petiole.run: terminated")
         return EXIT_TERMINATED
     if report.traceback and not (body and body.is_logged):
-        print(report.traceback, end="", file=sys.stderr)
+        _output.complain(report.traceback)
     code = reporter.send(report)
     if body is not None:
         body.close(code)
@@ -111,14 +107,17 @@ def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
     """Call the body under its limits; the hard one ends the process here."""
 
     def end(report: _report.Report) -> None:
-        code = reporter.send(report)
-        sys.stderr.flush()
-        os._exit(code)
+        code = EXIT_UNREPORTED
+        try:
+            code = reporter.send(report)
+            _output.flush()
+        finally:
+            os._exit(code)
 
     def on_hard_limit() -> None:
         if not reporter.claim():
             return  # the body has just ended
-        print(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded", file=sys.stderr)
+        _output.complain(f"petiole.run: hard time limit ({body.hard_limit_s}s) exceeded")
         error = TimeLimitExceeded(body.hard_limit_s)
         # Errbacks are the app's own code: they may take as long as they like, but not for ever.
         impatience = threading.Timer(ERRBACKS_S_MAX, end, [_report.failure(error)])

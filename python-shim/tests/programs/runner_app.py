@@ -351,4 +351,21 @@ def closes_stdout():
     return "closed"
 
 
+@app.task
+def closes_stderr(how):
+    """Close what the runner's own lines would go to, and end in one of the ways that there are."""
+    sys.stderr.close()
+    if how == "stuck":
+        time.sleep(30)
+    if how == "base":
+        raise GeneratorExit("odd")
+    return how
+
+
+def fails_without_stderr():
+    """Fail, without a Celery around, when nothing can be told."""
+    sys.stderr.close()
+    raise ValueError("no")
+
+
 NOT_A_FUNCTION = 1
