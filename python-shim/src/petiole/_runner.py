@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
-from petiole import _body, _limits, _output, _report
+from petiole import _body, _leaving, _limits, _output, _report
 
 DEFAULT_RESULT_FILE = "/dev/termination-log"
-EXIT_REPORTED = 0
-EXIT_FAILURE = 1
-EXIT_UNREPORTED = os.EX_IOERR
-EXIT_TERMINATED = 143
 ERRBACKS_S_MAX = 10.0
 
 
@@ -54,12 +52,12 @@ class Reporter:
             _report.write(encoded, self._path)
         except OSError as error:
             _output.complain(f"petiole.run: no report: {self._path}: {error.strerror}")
-            return EXIT_UNREPORTED
-        return EXIT_FAILURE if encoded.state == "FAILURE" else EXIT_REPORTED
+            return _leaving.EXIT_UNREPORTED
+        return _leaving.EXIT_FAILURE if encoded.state == "FAILURE" else _leaving.EXIT_REPORTED
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the task that the environment names and return the exit code."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the task that the environment names and end the process."""
     argparse.ArgumentParser(
         prog="python -m petiole.run",
         description="Run the task of PETIOLE_TASK_FILE and report to PETIOLE_RESULT_FILE.",
@@ -71,13 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
         _limits.ignore_termination()
     except _limits.TerminatedError:
         _output.complain("petiole.run: terminated")
-        return EXIT_TERMINATED
+        _leaving.leave(_leaving.EXIT_TERMINATED)
     if report.traceback and not (body and body.is_logged):
         _output.complain(report.traceback)
     code = reporter.send(report)
-    if body is not None:
-        body.close(code)
-    return code
+    _leaving.leave(code, functools.partial(body.close, code) if body else None)
 
 
 def _run(
@@ -107,7 +103,7 @@ def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
     """Call the body under its limits; the hard one ends the process here."""
 
     def end(report: _report.Report) -> None:
-        code = EXIT_UNREPORTED
+        code = _leaving.EXIT_UNREPORTED
         try:
             code = reporter.send(report)
             _output.flush()

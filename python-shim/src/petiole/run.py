@@ -24,34 +24,34 @@ backend: what the task sends is part of the report (`petiole._outbox`), and the 
 when the task has ended. Without an app a function is called, and nothing is around it.
 
 Exits with 0 when SUCCESS, RETRY, IGNORED or REJECTED was reported, with 1 when FAILURE was, with 74
-when no report could be written, and with 143, without a report, after SIGTERM or SIGINT.
+when no report could be written, and with 143, without a report, after SIGTERM or SIGINT. Threads
+that the task has left may go on for at most ten seconds.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from typing import Any
+from typing import Any, NoReturn
 
-EXIT_TERMINATED = 143
+from petiole import _leaving
 
 
 def _exit(*_arguments: Any) -> None:
     """End at once: nothing of the task has begun."""
     os.write(2, b"petiole.run: terminated\n")
-    os._exit(EXIT_TERMINATED)
+    os._exit(_leaving.EXIT_TERMINATED)
 
 
-def main() -> int:
-    """Run the task that the environment names and return the exit code."""
+def main() -> NoReturn:
+    """Run the task that the environment names and end the process."""
     # A container's first process ignores a signal that it does not handle, and what the runner
     # needs, Celery above all, takes long to import.
     signal.signal(signal.SIGTERM, _exit)
     from petiole import _runner  # noqa: PLC0415
 
-    return _runner.main()
+    _runner.main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import signal
@@ -349,6 +350,17 @@ def closes_stdout():
     """Close what the runner flushes."""
     sys.stdout.close()
     return "closed"
+
+
+@app.task
+def leaves(how):
+    """Leave something behind that goes on for a minute, and something to do at the end."""
+    atexit.register(print, "flushed")
+    if how == "thread":
+        threading.Thread(target=time.sleep, args=(60,)).start()
+    else:
+        signals.worker_process_shutdown.connect(lambda **_: time.sleep(60), weak=False)
+    return how
 
 
 @app.task
