@@ -239,6 +239,24 @@ def test_soft_limit_can_be_caught(runner: Runner) -> None:
     assert outcome.report["result"] == "cleaned up"
 
 
+def test_alarms_are_the_tasks_own(runner: Runner) -> None:
+    outcome = runner.task("runner_app.sets_alarms")
+    assert outcome.report["exception"]["exc_type"] == "SoftTimeLimitExceeded"
+    assert outcome.stdout == "alarm\n"
+
+
+def test_signal_of_the_soft_limit(runner: Runner) -> None:
+    """It means the same when it comes from outside, as with Celery."""
+    marker = runner.folder / "marker"
+    runner.write("runner_app.waits", str(marker))
+    process = runner.python.start("-m", "petiole.run", **runner.variables())
+    read_until(process, "waiting")
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, marker.read_text()) == (1, "cleaned up")
+    assert b"SoftTimeLimitExceeded" in runner.result_file.read_bytes()
+
+
 def test_soft_limit_is_retried(runner: Runner) -> None:
     outcome = runner.task("runner_app.too_slow", headers={"timelimit": [None, 1]})
     assert outcome.report["state"] == "RETRY"
@@ -301,8 +319,9 @@ def test_termination_while_celery_is_imported(runner: Runner) -> None:
     assert rest == "petiole.run: terminated\n"
 
 
-def test_forked_helper_ends_by_its_signal(runner: Runner) -> None:
-    assert runner.task("runner_app.forks").report["result"] == -signal.SIGTERM
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_forked_helper_ends_by_its_signal(runner: Runner, number: signal.Signals) -> None:
+    assert runner.task("runner_app.forks", number).report["result"] == -number
 
 
 def told(outcome: Outcome) -> list[tuple[str, Any]]:

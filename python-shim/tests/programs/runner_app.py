@@ -104,6 +104,17 @@ def declared_too_slow():
     time.sleep(30)
 
 
+@app.task(soft_time_limit=0.5)
+def sets_alarms():
+    """Use the process' own timer, then run into the soft limit."""
+    previous = signal.signal(signal.SIGALRM, lambda *_: print("alarm"))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    signal.pause()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+    time.sleep(30)
+
+
 @app.task
 def cleans_up():
     """Return although the soft limit came."""
@@ -332,8 +343,8 @@ def waits(marker):
 
 
 @app.task
-def forks():
-    """Return how a forked helper ends when its parent sends it SIGTERM."""
+def forks(number):
+    """Return how a forked helper ends when its parent sends it signal `number`."""
     reader, writer = os.pipe()
     helper = os.fork()
     if helper == 0:
@@ -341,7 +352,7 @@ def forks():
         time.sleep(30)
         os._exit(0)
     os.read(reader, 5)
-    os.kill(helper, signal.SIGTERM)
+    os.kill(helper, number)
     return os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
 
 
