@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,32 @@ def test_handlers_of_a_task_class(runner: Runner, how: str, state: str, lines: l
     printed = [line for line in outcome.stdout.splitlines() if not line.startswith("::")]
     after = [] if how == "retry" else [f"after_return {state}"]
     assert [line.replace("['", "('").replace("']", "',)") for line in printed] == lines + after
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("fail", {"state": "CLEANED", "meta": "on_failure"}),
+        ("retry", {"state": "CLEANED", "meta": "on_retry"}),
+        ("odd", {"state": "FAILURE", "meta": {"reason": 1}}),
+    ],
+)
+def test_state_that_a_handler_tells_stays(runner: Runner, how: str, told: dict[str, Any]) -> None:
+    outcome = runner.task("runner_app.tells_late", how)
+    assert (outcome.report["state"], outcome.report["told"]) == ("IGNORED", told)
+    assert "::petiole" not in outcome.stdout
+    assert len(outcome.report.get("frames", [])) == (how == "retry")
+
+
+def test_failure_that_a_handler_tells(runner: Runner) -> None:
+    report = runner.task("runner_app.tells_late", "other").report
+    assert (report["state"], report["traceback"]) == ("FAILURE", None)
+    assert report["exception"]["exc_type"] == "KeyError"
+
+
+def test_success_stays_whatever_a_handler_tells(runner: Runner) -> None:
+    report = runner.task("runner_app.tells_late", "well").report
+    assert (report["state"], report["result"]) == ("SUCCESS", "well")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Outbox:
         task_id: The task's id.
         teller: Takes the states that the task tells of itself before its end.
         frames: In the order in which they were sent.
-        document: What Celery would have stored of the end, None while it has stored nothing.
+        document: What Celery would have stored last of the end, None while it has stored nothing.
         is_failing: Whether what is sent now follows from a failure.
         owner: The thread whose frames count; None: those of every thread.
     """
@@ -73,6 +73,14 @@ class Outbox:
             if self.is_failing:
                 frame["after_failure"] = True
             self.frames.append(frame)
+
+    def end(self, document: Any) -> None:
+        """Take what Celery stores of the end, or a handler of the app once that is stored.
+
+        SUCCESS stays (`celery/backends/base.py: KeyValueStoreBackend._store_result`).
+        """
+        if self.document is None or self.document["status"] != states.SUCCESS:
+            self.document = document
 
     def holds(self, result: Any) -> bool:
         """Return whether a result, or one of a set of them, is of a task that is to be sent."""
@@ -229,10 +237,11 @@ class _Encoder(_tracing.Encoder):
         if not task_id:
             raise ValueError(f"task_id must not be empty. Got {task_id} instead.")
         outbox, ending = self._petiole_outbox, self._petiole_ending
-        if task_id == outbox.task_id and ending != task_id:
+        is_own = task_id == outbox.task_id
+        if is_own and ending is None and outbox.document is None:
             outbox.teller.tell(state, result)
             return result
-        if task_id != outbox.task_id and ending is None:
+        if not is_own and ending is None:
             behind = self._petiole_behind()
             return behind._store_result(task_id, result, state, traceback, request, **options)
         meta = self._get_result_meta(
@@ -240,8 +249,8 @@ class _Encoder(_tracing.Encoder):
         )
         meta["task_id"] = task_id
         text = _report.encode_json(meta)
-        if task_id == ending:
-            outbox.document = json.loads(text)  # as it is now: handlers may change the result
+        if is_own:
+            outbox.end(json.loads(text))  # as it is now: handlers may change the result
         else:
             outbox.add("store", {"task_id": task_id, "state": state, "document": text})
         return result

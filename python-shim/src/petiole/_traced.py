@@ -100,20 +100,20 @@ class TracedTask:
         return Context(self._request, args=call.args, kwargs=call.kwargs, **call.embed)
 
     def _ended(self, ending: _tracing.Ending) -> _report.Report:
+        """Return the report: of what was stored last, as in Celery, else of how the task ended."""
         error, document = ending.error, self._outbox.document
-        if ending.state == states.SUCCESS:
-            return _report.success(document["result"] if document else _plain(ending.retval))
         if ending.state == states.REJECTED:
             return _report.rejected(error)
         if ending.state == states.IGNORED:
             return _report.ignored(error, self._outbox.teller.last)
-        text = document["traceback"] if document else getattr(ending.retval, "traceback", None)
+        if document:
+            return _of_document(document, error)
+        if ending.state == states.SUCCESS:
+            return _report.success(_plain(ending.retval))
         if ending.state == states.RETRY:
-            cause = getattr(error, "exc", None)
-            stored = document["result"] if document else _report.exception_or_none(cause)
+            stored = _report.exception_or_none(getattr(error, "exc", None))
+            text = getattr(ending.retval, "traceback", None)
             return _report.Report(states.RETRY, {"exception": stored}, text)
-        if document and document["status"] == states.FAILURE:
-            return _report.Report(states.FAILURE, {"exception": document["result"]}, text)
         cause = error or RuntimeError(f"the task ended as {ending.state} without an exception")
         return _report.failure(cause, cause.__traceback__)
 
@@ -127,6 +127,30 @@ class TracedTask:
         if frames or report.state == states.RETRY or any(map(self.call.embed.get, _LINKS)):
             payload["frames"] = frames
         return _report.Report(report.state, payload, report.traceback)
+
+
+def _of_document(document: Mapping[str, Any], error: BaseException | None) -> _report.Report:
+    """Return the report that makes the worker store `document`, but for a handler's own state.
+
+    That of a handler, such as `on_failure`, stays as the state of a task that is ignored.
+    """
+    state, result = document["status"], document["result"]
+    if state == states.SUCCESS:
+        return _report.success(result)
+    is_exception = _is_exception(result) or (state == states.RETRY and result is None)
+    if state in {states.RETRY, states.FAILURE} and is_exception:
+        return _report.Report(state, {"exception": result}, document["traceback"])
+    return _report.ignored(error, {"state": state, "meta": result})
+
+
+def _is_exception(result: Any) -> bool:
+    """Return whether `result` is an exception as Celery stores it."""
+    return (
+        isinstance(result, dict)
+        and isinstance(result.get("exc_message"), list)
+        and isinstance(result.get("exc_type"), str)
+        and isinstance(result.get("exc_module"), str)
+    )
 
 
 def _plain(value: Any) -> Any:

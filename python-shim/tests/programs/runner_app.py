@@ -188,6 +188,37 @@ def handled(self, how):
     return how
 
 
+class Telling(Task):
+    """A task class whose handlers tell states once the end is stored."""
+
+    def on_success(self, retval, task_id, args, kwargs):
+        """Tell a state that does not count any more."""
+        self.update_state(state="CLEANED", meta="on_success")
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        """Tell a state of one's own."""
+        self.update_state(state="CLEANED", meta="on_retry")
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        """Tell a state of one's own, or another failure."""
+        told = {
+            "other": ("FAILURE", KeyError("other")),
+            "odd": ("FAILURE", {"reason": 1}),
+        }
+        state, meta = told.get(args[0], ("CLEANED", "on_failure"))
+        self.update_state(state=state, meta=meta)
+
+
+@app.task(bind=True, base=Telling)
+def tells_late(self, how):
+    """End in a way that the class has a handler for."""
+    if how == "retry":
+        self.retry(countdown=1)
+    if how != "well":
+        raise ValueError("told")
+    return how
+
+
 @signals.celeryd_init.connect
 @signals.worker_init.connect
 @signals.worker_process_init.connect
