@@ -354,8 +354,13 @@ def test_events_are_not_sent(runner: Runner) -> None:
     assert "frames" not in outcome.report
 
 
-def test_ignored_result_is_only_told(runner: Runner) -> None:
-    outcome = runner.task("runner_app.add", 1, 2, headers={"ignore_result": True})
-    assert outcome.report["result"] == 3
-    outcome = runner.task("runner_app.unencodable", headers={"ignore_result": True})
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [("add", [1, 2], "3"), ("big", [1_100_000], "xxx"), ("unencodable", [], "<object object")],
+)
+def test_ignored_result_is_only_logged(
+    runner: Runner, name: str, arguments: list[Any], shown: str
+) -> None:
+    outcome = runner.task(f"runner_app.{name}", *arguments, headers={"ignore_result": True})
     assert (outcome.report["state"], outcome.report["result"]) == ("SUCCESS", None)
+    assert shown in outcome.stderr.partition(" succeeded in ")[2]

@@ -18,7 +18,6 @@ from celery import signals, states
 from celery._state import _set_task_join_will_block
 from celery.app import trace as celery_trace
 from celery.app.task import Context
-from kombu.exceptions import EncodeError
 
 from petiole import _app, _message, _outbox, _report, _tracing
 from petiole.exceptions import CanvasUnsupported
@@ -109,7 +108,7 @@ class TracedTask:
         if document:
             return _of_document(document, error)
         if ending.state == states.SUCCESS:
-            return _report.success(_plain(ending.retval))
+            return _report.success(None)  # it is ignored: nobody is to see it
         if ending.state == states.RETRY:
             stored = _report.exception_or_none(getattr(error, "exc", None))
             text = getattr(ending.retval, "traceback", None)
@@ -151,15 +150,6 @@ def _is_exception(result: Any) -> bool:
         and isinstance(result.get("exc_type"), str)
         and isinstance(result.get("exc_module"), str)
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return a result that is not stored, for the log alone; null when JSON cannot say it."""
-    try:
-        _report.encode_json(value)
-    except (EncodeError, TypeError, ValueError):
-        return None
-    return value
 
 
 def _request(message: _message.Message) -> dict[str, Any]:
