@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import redis
 
 from task_runner import ID, Runner, eta_s, moved, payload_of, sent, signature
 
@@ -352,6 +353,30 @@ def test_events_are_not_sent(runner: Runner) -> None:
     outcome = runner.task("runner_app.sends", "event")
     assert outcome.report["result"] == "event"
     assert "frames" not in outcome.report
+
+
+STORED_FOR_ANOTHER = {
+    "update_state": "SUCCESS",
+    "mark_as_done": "SUCCESS",
+    "mark_as_failure": "FAILURE",
+    "eager": "FAILURE",
+    "unstored": None,
+}
+
+
+@pytest.mark.parametrize("how", STORED_FOR_ANOTHER)
+def test_what_is_stored_for_another_task(
+    runner: Runner, how: str, backend_url: str, results: redis.Redis
+) -> None:
+    runner.write("runner_app.stores_for_another", how)
+    alone = runner.run()
+    stored = runner.run(CELERY_RESULT_BACKEND=backend_url)
+    for outcome in (alone, stored):
+        assert outcome.report["exception"]["exc_message"] == ["mine"]
+        assert "::petiole" not in outcome.stdout
+    is_told = "a state of task another is not stored" in alone.stderr
+    document = json.loads(results.get("celery-task-meta-another") or "{}")
+    assert (document.get("status"), is_told) == (STORED_FOR_ANOTHER[how], how != "unstored")
 
 
 @pytest.mark.parametrize(

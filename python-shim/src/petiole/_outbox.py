@@ -21,6 +21,7 @@ when it tries the task again by its own settings.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from dataclasses import dataclass, field
 from queue import Empty
@@ -28,6 +29,7 @@ from typing import Any, Callable, NoReturn
 
 from celery import states
 from celery._state import task_join_will_block
+from celery.backends.base import DisabledBackend
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport import virtual
@@ -35,6 +37,7 @@ from kombu.transport import virtual
 from petiole import _progress, _report, _tracing
 from petiole.exceptions import CanvasUnsupported
 
+logger = logging.getLogger(__name__)
 Frame = dict[str, Any]
 
 
@@ -236,14 +239,13 @@ class _Encoder(_tracing.Encoder):
     ) -> Any:
         if not task_id:
             raise ValueError(f"task_id must not be empty. Got {task_id} instead.")
-        outbox, ending = self._petiole_outbox, self._petiole_ending
-        is_own = task_id == outbox.task_id
-        if is_own and ending is None and outbox.document is None:
+        outbox = self._petiole_outbox
+        is_own, is_ending = task_id == outbox.task_id, self._petiole_ending == outbox.task_id
+        if not is_own and not is_ending:
+            return self._store_of_another(task_id, result, state, traceback, request, **options)
+        if not is_ending and outbox.document is None:
             outbox.teller.tell(state, result)
             return result
-        if not is_own and ending is None:
-            behind = self._petiole_behind()
-            return behind._store_result(task_id, result, state, traceback, request, **options)
         meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
         )
@@ -255,12 +257,24 @@ class _Encoder(_tracing.Encoder):
             outbox.add("store", {"task_id": task_id, "state": state, "document": text})
         return result
 
+    def _store_of_another(self, task_id: str, result: Any, *args: Any, **options: Any) -> Any:
+        """Store a state of a task that this one does not end, as the app itself would."""
+        behind = self._petiole_behind()
+        if isinstance(behind, DisabledBackend):
+            logger.warning(
+                "a state of task %s is not stored: the app has no result backend", task_id
+            )
+            return result
+        return behind.store_result(task_id, result, *args, **options)
+
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        self._petiole_outbox.is_failing = True
+        outbox = self._petiole_outbox
+        was_failing = outbox.is_failing
+        outbox.is_failing = was_failing or task_id == outbox.task_id
         try:
             return super().mark_as_failure(task_id, *args, **kwargs)
         finally:
-            self._petiole_outbox.is_failing = False
+            outbox.is_failing = was_failing
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """Return that nothing is known of `task_id`: a container has no connection to ask.

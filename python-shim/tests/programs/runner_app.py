@@ -363,6 +363,23 @@ def steps(self, how, size=0):
     return how
 
 
+@app.task(bind=True)
+def stores_for_another(self, how):
+    """Store for another task in one of the ways that there are."""
+    if how == "update_state":
+        self.update_state("another", "SUCCESS", "its own")
+    if how == "mark_as_done":
+        self.backend.mark_as_done("another", "its own")
+    if how == "mark_as_failure":
+        self.backend.mark_as_failure("another", KeyError("its own"))
+    if how == "eager":
+        app.conf.task_always_eager = again.store_eager_result = True
+        again.apply_async(("swallowed",), task_id="another")
+    if how == "unstored":
+        again.apply(("swallowed",), task_id="another")
+    raise ValueError("mine")
+
+
 @app.task
 def waits(marker):
     """Say that it runs, wait to be ended, and say that it was."""
