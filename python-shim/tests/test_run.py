@@ -363,6 +363,16 @@ def test_states_before_the_end_are_told(
     assert ("over the limit of 4096" in outcome.stderr) == (arguments[-1] == 4096)
 
 
+@pytest.mark.parametrize("how", ["tell", "send"])
+def test_signal_while_something_is_told(runner: Runner, how: str) -> None:
+    outcome = runner.task("runner_app.interrupts_itself", how, headers={"timelimit": [10, None]})
+    assert outcome.report.get("result") == how
+    if how == "tell":
+        assert [state for state, _ in told(outcome)] == ["INNER", "OUTER"]
+    else:
+        assert [message["id"] for message in sent(outcome.report)] == ["inner", "outer"]
+
+
 def test_what_an_ignored_task_told_stays(runner: Runner) -> None:
     report = runner.task("runner_app.steps", "failure and ignore").report
     told = {"exc_type": "E", "exc_message": ["m"], "exc_module": "m"}

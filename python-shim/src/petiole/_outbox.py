@@ -60,7 +60,7 @@ class Outbox:
     document: Any = None
     is_failing: bool = False
     owner: int | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # handlers of signals send, too
 
     def claim(self) -> None:
         """Take no more frames from other threads: what the body still sends is too late."""

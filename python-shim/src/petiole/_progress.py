@@ -17,7 +17,6 @@ only the newest of several. Whatever a task must not lose belongs into its resul
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -26,20 +25,23 @@ from typing import Any
 
 from celery import states
 
-from petiole import _report
+from petiole import _output, _report
 
 LINE_PREFIX = "::petiole"
 LINE_BYTES_MAX = 4096
-STDOUT = 1
 
 
 @dataclass
 class Teller:
-    """Writes the lines of one task, from whichever thread, and remembers the last state."""
+    """Writes the lines of one task, from whichever thread, and remembers the last state.
 
-    stdout_fd: int = STDOUT
+    A handler of a signal may tell a state while another one is being told: the two are told in one
+    order or the other, and of both the one with the greater number counts.
+    """
+
+    stdout_fd: int = _output.STDOUT
     last: dict[str, Any] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _seq: int = 0
 
     def tell(self, state: str, meta: Any) -> None:
@@ -50,20 +52,19 @@ class Teller:
         """
         text = f'"state":{_report.encode_json(state)},"meta":{_report.encode_json(meta)}}}'
         with self._lock:
-            self.last = {"state": state, "meta": meta}
-            if state in states.READY_STATES:
-                return
-            self._seq = max(self._seq + 1, time.time_ns())
-            line = f'\n{LINE_PREFIX} {{"seq":{self._seq},{text}\n'.encode("ascii")
-            if len(line) > LINE_BYTES_MAX:
-                print(
-                    f"petiole.run: a state {state!r:.100} of {len(line)} bytes is over the limit "
-                    f"of {LINE_BYTES_MAX} and is not told",
-                    file=sys.stderr,
-                )
-                return
-            # The body may have closed or replaced its stdout: that is no reason to end it.
-            with suppress(AttributeError, OSError, ValueError):
-                sys.stdout.flush()
-            with suppress(OSError):
-                os.write(self.stdout_fd, line)
+            seq = max(self._seq + 1, time.time_ns())
+            if seq > self._seq:  # else a signal's handler has just told a later one
+                self._seq, self.last = seq, {"state": state, "meta": meta}
+            if state not in states.READY_STATES:
+                self._write(state, f'\n{LINE_PREFIX} {{"seq":{seq},{text}\n'.encode("ascii"))
+
+    def _write(self, state: str, line: bytes) -> None:
+        if len(line) > LINE_BYTES_MAX:
+            _output.complain(
+                f"petiole.run: a state {state!r:.100} of {len(line)} bytes is over the limit "
+                f"of {LINE_BYTES_MAX} and is not told"
+            )
+            return
+        _output.flush()
+        with suppress(OSError):
+            os.write(self.stdout_fd, line)

@@ -364,6 +364,40 @@ def steps(self, how, size=0):
 
 
 @app.task(bind=True)
+def interrupts_itself(self, how):
+    """Tell a state, or send a task, in a handler of a signal that comes while one does that."""
+
+    def on_signal(*_):
+        if how == "tell":
+            self.update_state(state="INNER")
+        else:
+            add.apply_async((1, 2), task_id="inner")
+
+    class Lock:
+        """A lock after which the signal comes, once."""
+
+        def __init__(self, lock):
+            self.lock = lock
+
+        def __enter__(self):
+            self.lock.__enter__()
+            holder._lock = self.lock
+            signal.raise_signal(signal.SIGUSR2)
+
+        def __exit__(self, *error):
+            self.lock.__exit__(*error)
+
+    signal.signal(signal.SIGUSR2, on_signal)
+    holder = self.backend._outbox.teller if how == "tell" else self.backend._outbox
+    holder._lock = Lock(holder._lock)
+    if how == "tell":
+        self.update_state(state="OUTER")
+    else:
+        add.apply_async((1, 2), task_id="outer")
+    return how
+
+
+@app.task(bind=True)
 def stores_for_another(self, how):
     """Store for another task in one of the ways that there are."""
     if how == "update_state":
