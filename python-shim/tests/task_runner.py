@@ -112,13 +112,13 @@ def moved(outcome: Outcome) -> Any:
 
 def payload_of(outcome: Outcome) -> bytes:
     """Return the payload at the end of stdout, checked as a reader checks it."""
-    lines = outcome.stdout.splitlines(keepends=True)
-    first = next(n for n, line in enumerate(lines) if line.startswith("::petiole-result "))
+    printed = outcome.stdout.splitlines()
+    lines = [line for line in printed if line.startswith("::petiole-result ")]
     chunks = []
-    for number, line in enumerate(lines[first:], 1):
-        assert len(line) <= 4096
-        marker, position, chunk = line.split()
-        assert (marker, position) == ("::petiole-result", f"{number}/{len(lines) - first}")
+    for number, line in enumerate(lines, 1):
+        assert len(line) <= 4095
+        _, position, chunk = line.split()
+        assert position == f"{number}/{len(lines)}"
         chunks.append(base64.b64decode(chunk, validate=True))
     payload = b"".join(chunks)
     assert outcome.report["bytes"] == len(payload)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import select
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from petiole import _report
+from petiole import _output, _report
 from petiole._report import Report
 
 TRACE = "Traceback (most recent call last):\n" + '  File "é.py", line 1\n' * 500 + "Error: end\n"
@@ -65,6 +67,21 @@ def test_half_a_surrogate_pair_does_not_reach_the_traceback() -> None:
     except ValueError as error:
         text = _report.format_trace(error, error.__traceback__)
     assert text.endswith("ValueError: \\udc80\n")
+
+
+def test_lines_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread writes meanwhile stands between two of them."""
+    written: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return len(data)
+
+    encoded = _report.encode(_report.success("x" * 100_000))
+    monkeypatch.setattr(_output.os, "write", write)
+    _report.write(encoded, tmp_path / "report")
+    assert written == [b"\n", *encoded.lines, encoded.file]
+    assert max(map(len, encoded.lines)) <= select.PIPE_BUF
 
 
 def test_result_of_the_json_dialect() -> None:

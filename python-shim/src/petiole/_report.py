@@ -30,8 +30,10 @@ stands in stdout as base64, cut into lines
     ::petiole-result SEQUENCE/TOTAL BASE64
 
 each at most 4096 bytes long with its newline, with SEQUENCE from 1 to TOTAL in order, and each
-line's BASE64 complete in itself. An empty line may stand before the first one, and nothing from
-the runner follows the last one. A payload over 1 MiB is reported as FAILURE `ResultTooLarge`.
+line's BASE64 complete in itself. An empty line may stand before the first one. Each is written by a
+single write(2), so that lines which threads of the task print meanwhile stand between them; what
+they and handlers of `worker_process_shutdown` print may also follow the last one. A payload over
+1 MiB is reported as FAILURE `ResultTooLarge`.
 
 A failure without frames always fits: its traceback loses its middle first, then its arguments
 become short texts.
@@ -207,8 +209,8 @@ def write(encoded: Encoded, path: Path, stdout_fd: int = 1) -> None:
     Raises:
         OSError: Either cannot be written.
     """
-    if encoded.lines:
-        _output.write_all(stdout_fd, b"\n" + b"".join(encoded.lines))
+    for line in [b"\n", *encoded.lines] if encoded.lines else []:
+        _output.write_all(stdout_fd, line)  # a pipe takes PIPE_BUF bytes, 4096, as a whole
     # A termination log is a mount of its own, so it cannot be replaced by a rename.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
