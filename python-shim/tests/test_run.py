@@ -474,6 +474,27 @@ def test_messages_that_cannot_be_run(
     assert words in exception["exc_message"][0]
 
 
+def typed(kind: str, value: Any) -> dict[str, Any]:
+    return {"x_when": {"__type__": kind, "__value__": value}}
+
+
+def test_headers_of_kombus_json_dialect(newest_runner: Runner, oldest: Interpreter) -> None:
+    """Kombu reads them from 5.3 on, and writes them again."""
+    when = typed("datetime", "2030-01-02T03:04:05+00:00")
+    newest_runner.write("runner_app.typed_headers", headers=when)
+    outcome = newest_runner.run()
+    assert outcome.report["result"] == ["datetime", 2030]
+    (message,) = sent(outcome.report)
+    assert message["x_when"] == when["x_when"]
+    assert Runner(oldest, newest_runner.folder).run().report["result"] == ["dict", None]
+
+
+@pytest.mark.parametrize("header", [typed("unknown", 1), typed("datetime", 1), typed("uuid", "u")])
+def test_headers_that_kombu_cannot_read(newest_runner: Runner, header: dict[str, Any]) -> None:
+    outcome = newest_runner.task("runner_app.add", 1, 2, headers=header)
+    assert outcome.report["exception"]["exc_type"] == "InvalidTaskError"
+
+
 def test_task_file_is_required(newest_runner: Runner) -> None:
     outcome = newest_runner.run(PETIOLE_TASK_FILE="")
     assert outcome.report["exception"]["exc_message"] == ["PETIOLE_TASK_FILE is not set"]

@@ -10,14 +10,15 @@ One JSON object:
      "body": "…",                 base64 of the serialized body, decompressed
      "body_encoding": "base64"}
 
-The body is [args, kwargs, embed] in the serializer of its content type.
+The body is [args, kwargs, embed] in the serializer of its content type. Headers and properties are
+in Kombu's JSON dialect, as far as the installed Kombu reads one: from 5.3 on {"__type__": …} is a
+time, a UUID and the like (`kombu/transport/virtual/base.py: Channel._deliver`).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 from celery.exceptions import InvalidTaskError
 from kombu import serialization
+from kombu.utils import json
 
 VERSION = 1
 BODY_ITEMS = 3
@@ -70,7 +72,7 @@ def read(path: Path) -> Message:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise InvalidTaskError(f"the task file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except Exception as error:  # a type that is unknown, or a value that its decoder refuses
         raise InvalidTaskError(f"the task file {path} is not JSON: {error}") from error
     return _parse(document)
 

@@ -8,7 +8,6 @@ would write into a Redis backend goes to a `Store`, already encoded, and the wor
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import NotRegistered, Reject
 from kombu.compression import decompress
 from kombu.serialization import loads, prepare_accept_content
+from kombu.utils import json
 
 from petiole import _app
 
@@ -337,10 +337,11 @@ def run(
 
 
 def parse_request(text: bytes) -> dict[str, Any]:
-    """Return the request that the worker wrote.
+    """Return the request that the worker wrote, read as Kombu reads a message's headers.
 
     Raises:
         ValueError: It is no JSON object.
+        Exception: Kombu cannot decode a value in it.
     """
     request = json.loads(text)
     if not isinstance(request, dict):

@@ -55,6 +55,14 @@ def request(self, a, b=None):
     return {**seen, "current": app.current_task.name, "properties": self.request.properties}
 
 
+@app.task(bind=True)
+def typed_headers(self):
+    """Return what became of a header, and send it on."""
+    when = self.request.get("x_when") or self.request.headers["x_when"]
+    add.apply_async((1, 2), headers={"x_when": when})
+    return [type(when).__name__, getattr(when, "year", None)]
+
+
 @app.task
 def big(size, ends_with=""):
     """Return a text of a size, printing something without a line's end before."""
