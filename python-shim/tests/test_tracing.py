@@ -6,8 +6,47 @@ import json
 from datetime import datetime, timezone
 
 import pytest
+from celery import Celery
+from celery.app.task import Context
 
 from petiole import _tracing
+
+
+class Backend:
+    """A backend behind whose server is away at first."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def _store_result(self, *_arguments: object) -> str:
+        self.calls += 1
+        if self.calls == 1:
+            raise ConnectionError
+        return "stored"
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        return isinstance(exc, ConnectionError)
+
+
+def encoder(backend: Backend, **settings: object) -> _tracing.Encoder:
+    app = Celery("encoder", set_as_current=False)
+    app.conf.update(settings)
+    return _tracing.Encoder(app, None, lambda: backend)
+
+
+def test_member_of_a_chord_is_stored_when_its_backend_is_back() -> None:
+    backend = Backend()
+    request = Context(id="id", chord={"task": "body"})
+    encoder(backend, result_backend_always_retry=True).store_result(
+        "id", 1, "SUCCESS", request=request
+    )
+    assert backend.calls == 2
+
+
+def test_settings_that_celery_would_warn_of() -> None:
+    """Warnings are errors in tests."""
+    settings = {"result_compression": "gzip", "result_failure_expires": 60}
+    assert encoder(Backend(), **settings).encode({"a": 1}) == '{"a": 1}'
 
 
 def test_request_in_kombus_json_dialect() -> None:

@@ -276,6 +276,10 @@ class _Encoder(_tracing.Encoder):
         finally:
             outbox.is_failing = was_failing
 
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Return False: the backend behind tries again itself, and nothing else connects."""
+        return False
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """Return that nothing is known of `task_id`: a container has no connection to ask.
 

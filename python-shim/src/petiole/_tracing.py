@@ -168,6 +168,8 @@ class LeadingBackend:
 class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
     """Makes the documents that a backend would store, as Celery's base class does."""
 
+    supports_failure_expires = True  # the worker stores them: what has no effect there, it says
+
     def __init__(
         self, app: Any, store: Any, behind: Callable[[], Any], serializer: str | None = None
     ) -> None:
@@ -212,6 +214,13 @@ class Encoder(KeyValueStoreBackend):  # type: ignore[misc]
         if getattr(request, "chord", None):
             return self._petiole_behind().on_chord_part_return(*args, **kwargs)
         return None
+
+    def prepare_compression(self, compression: str | None) -> None:
+        """Compress nothing: `result_compression` has no effect here."""
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Return whether to try again, as `result_backend_always_retry` says, after `exc`."""
+        return bool(self._petiole_behind().exception_safe_to_retry(exc))
 
     def get(self, key: Any) -> Any:
         return self._petiole_behind().get(key)
