@@ -158,6 +158,10 @@ def test_signals(runner: Runner, how: str, between: list[str]) -> None:
     assert fired[-2:] == [f"task_postrun {outcome.report['state']}", "worker_process_shutdown "]
 
 
+def test_number_of_the_process(runner: Runner) -> None:
+    assert runner.task("runner_app.number").report["result"] == 0
+
+
 def test_log_lines_are_celerys(runner: Runner) -> None:
     outcome = runner.task("runner_app.add", 1, 2)
     assert f"Task runner_app.add[{ID}] succeeded in " in outcome.stderr

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from billiard import current_process
 from celery import signals, states
 from celery._state import _set_task_join_will_block
 from celery.app import trace as celery_trace
@@ -193,8 +194,10 @@ def _become_worker_process(app: Any, hostname: str) -> None:
     """Do what a process of Celery's pool does before its first task, but for its signal handlers.
 
     `celery/concurrency/prefork.py: process_initializer`. There is no process that it was forked
-    from: what that does at its start is done here, too.
+    from: what that does at its start is done here, too. It is the only one, so its number is 0
+    (`billiard/pool.py: Pool._create_worker_process`).
     """
+    current_process().index = 0
     celery_trace.setup_worker_optimizations(app, hostname)
     _app.tell_start(app, hostname)
     app.log.setup(_log_level(os.environ.get("CELERY_LOG_LEVEL")), hostname=hostname)

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from billiard import current_process
 from celery import Celery, Task, chord, group, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.result import allow_join_result
@@ -53,6 +54,12 @@ def request(self, a, b=None):
     names += ("headers", "hostname", "is_eager", "called_directly", "trace", "callbacks", "root_id")
     seen = {name: self.request.get(name) for name in names}
     return {**seen, "current": app.current_task.name, "properties": self.request.properties}
+
+
+@app.task
+def number():
+    """Return the number of the pool's process."""
+    return current_process().index
 
 
 @app.task(bind=True)
