@@ -26,12 +26,7 @@ from kombu.utils import json
 from petiole import _app
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "socket"})
-_ENDS = {
-    states.SUCCESS: states.SUCCESS,
-    states.RETRY: states.RETRY,
-    states.IGNORED: states.IGNORED,
-    states.REJECTED: states.REJECTED,
-}
+_ENDS = frozenset({states.SUCCESS, states.RETRY, states.IGNORED, states.REJECTED})
 
 
 class Store(Protocol):
@@ -341,7 +336,7 @@ def run(
         runtime_s = time.monotonic() - begun
     if info is None:
         return Ending(states.SUCCESS, None, True, runtime_s, retval)
-    state = _ENDS.get(info.state, states.FAILURE)
+    state = info.state if info.state in _ENDS else states.FAILURE
     return Ending(state, info.retval, state != states.REJECTED, runtime_s, retval)
 
 
