@@ -71,6 +71,12 @@ def test_options_of_a_task(document: dict[str, Any]) -> None:
     assert {name: options[name] for name in expected} == expected
 
 
+def test_option_that_only_a_newer_celery_knows(document: dict[str, Any]) -> None:
+    is_known = not document["celery"].startswith("5.2.")
+    options = document["tasks"]["manifest.full"]
+    assert options.get("retry_on_worker_lost") == (True if is_known else None)
+
+
 def test_task_without_options(document: dict[str, Any]) -> None:
     options = document["tasks"]["manifest.bare"]
     assert options["acks_late"] is True  # task_acks_late

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import celery
+from celery import Task
 from celery.app.defaults import DEFAULTS
 from kombu.serialization import registry
 
@@ -86,6 +87,8 @@ _VALUES = (
     "resultrepr_maxsize",
 )
 _EXCEPTIONS = ("autoretry_for", "dont_autoretry_for", "throws")
+# Nothing to an older Celery, whatever a task says.
+_NEWER = ("acks_on_failure", "acks_on_timeout", "retry_on_worker_lost")
 
 
 def document(app: Any, name: str | None, *, with_credentials: bool) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def _options(task: Any, warnings: list[str]) -> dict[str, Any]:
     found = {}
     for names, read in readers:
         for name in names:
-            if not hasattr(task, name):
+            if not hasattr(task, name) or (name in _NEWER and not hasattr(Task, name)):
                 continue  # another Celery's, or one that the decorator would have set
             try:
                 found[name] = read(name, getattr(task, name))

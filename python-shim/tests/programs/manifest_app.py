@@ -123,6 +123,7 @@ def own_command(state):
     acks_late=False,
     acks_on_failure_or_timeout=False,
     reject_on_worker_lost=True,
+    retry_on_worker_lost=True,
     ignore_result=True,
     store_errors_even_if_ignored=True,
     time_limit=10,

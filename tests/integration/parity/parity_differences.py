@@ -208,12 +208,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         BOTH,
     ),
     Difference(
-        "Celery 5.2.7: `retry_on_worker_lost`",
-        "It means what it means in Celery 5.7: the worker sends the next try of a lost task. "
-        "Celery 5.2.7 does not know it",
-        (Where("(seen/3|tasks/leave_retry)/", features=("lost_late",), celeries=OLDEST),),
-    ),
-    Difference(
         "Celery 5.2.7: exceptions that cannot be pickled",
         "They are told as they are; Celery's process cannot send them to its parent, which stores "
         "MaybeEncodingError over them",

@@ -31,8 +31,8 @@ PLACEHOLDERS = (
         re.compile(r"(Terminating \S+) \((Signals\.\w+|\d+)\)"),
         r"\1 (<signal>)",
     ),  # until Python 3.11
-    # Celery cuts a representation by its length, which depends on what stands for the above.
-    (re.compile(r"(succeeded in <seconds>s: .{600})[^\n]*\.\.\."), r"\1..."),
+    # Celery cuts a representation at a length, and numbers before that have one digit more or less.
+    (re.compile(r"(succeeded in <seconds>s: [^\n]*, )'[^\n]{40,}\.\.\."), r"\1..."),
 )
 NOT_COMPARED = ("id", "node", "root_id", "in_child", "pid")  # of a note
 
