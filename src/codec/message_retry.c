@@ -48,6 +48,15 @@ static void append_eta(struct buffer *buffer, double eta_wall_s)
     }
 }
 
+/* Of a body that is sent as it came. What was inflated here is sent so. */
+static void append_compression(struct buffer *buffer, const struct message *message)
+{
+    if (message->compression.length > 0) {
+        (void)buffer_append_text(buffer, ", \"compression\": ");
+        json_append_string(buffer, message->compression);
+    }
+}
+
 /* The task that a retry hangs under in the tree of tasks: itself, unless it had a parent already
  * (celery/app/base.py: Celery.send_task). */
 static struct bytes or_own_id(struct bytes id, const struct message *message)
@@ -103,6 +112,7 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
     /* Last, so that they count also when a peer wrote the same keys with escapes. */
     (void)buffer_format(buffer, "\"retries\": %lld", (long long)message->retries + 1);
     append_eta(buffer, eta_wall_s);
+    append_compression(buffer, message);
     (void)buffer_append_text(buffer, ", \"root_id\": ");
     json_append_string(buffer, or_own_id(message->root_id, message));
     (void)buffer_append_text(buffer, ", \"parent_id\": ");

@@ -10,8 +10,9 @@
 
 /* Appends the headers of the next try as a JSON object: those of `message`, unknown ones too, with
  * retries + 1, `eta_wall_s` (0: none), and root_id and parent_id = id where they were none; without
- * compression and RabbitMQ's x-death headers. `tenant_header` says whose task it is: `tenant`'s, so
- * that no other tenant's worker takes it, wherever it is sent. */
+ * RabbitMQ's x-death headers, and with compression only when message->body is still compressed.
+ * `tenant_header` says whose task it is: `tenant`'s, so that no other tenant's worker takes it,
+ * wherever it is sent. */
 void message_retry_append_headers(struct buffer *buffer, const struct message *message,
                                   double eta_wall_s, const char *tenant_header, const char *tenant);
 

@@ -149,6 +149,27 @@ static void test_what_belongs_to_one_delivery_stays_behind(void **state)
     done(&next);
 }
 
+static void test_a_body_says_how_it_is_compressed(void **state)
+{
+    (void)state;
+    struct next_try packed =
+        next_with("{\"task\": \"t\", \"id\": \"i\", \"compression\": \"application/x-bz2\"}", 0);
+    golden_assert(json_get(packed.headers, "compression").text, BYTES("\"application/x-bz2\""),
+                  "compression");
+    golden_assert(packed.message.body, BODY, "body");
+    done(&packed);
+    /* zlib.compress(b"[[], {}, null]") */
+    static const char zlib[] =
+        "\x78\x9c\x8b\x8e\x8e\xd5\x51\xa8\xae\xd5\x51\xc8\x2b\xcd\xc9\x89\x05\x00\x21\xc9\x04\xbc";
+    struct next_try opened =
+        next_of(golden_delivery_of("{\"task\": \"t\", \"id\": \"i\", \"compression\": \"gzip\"}",
+                                   JSON_CONTENT, bytes_of(zlib, sizeof(zlib) - 1), "q"),
+                0);
+    assert_int_equal(json_get(opened.headers, "compression").type, JSON_TYPE_ABSENT);
+    golden_assert(opened.message.body, BODY, "body");
+    done(&opened);
+}
+
 static void test_a_next_try_says_whose_it_is(void **state)
 {
     (void)state;
@@ -240,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_a_parent_is_kept_and_else_it_is_the_task_itself),
         cmocka_unit_test(test_what_belongs_to_one_delivery_stays_behind),
         cmocka_unit_test(test_a_forged_key_does_not_keep_the_count_of_retries),
+        cmocka_unit_test(test_a_body_says_how_it_is_compressed),
         cmocka_unit_test(test_a_next_try_says_whose_it_is),
         cmocka_unit_test(test_a_message_that_a_task_sends_is_its_tenants),
         cmocka_unit_test(test_follow_up_ids_are_the_same_when_asked_for_again),
