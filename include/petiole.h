@@ -203,9 +203,9 @@ struct petiole_host {
                             const char *args, size_t args_length);
     /* FAILURE: the class `type` of Python's builtins with one message, NUL-terminated UTF-8. */
     void (*reply_error)(struct petiole_reply *reply, const char *type, const char *message);
-    /* Asks to be run again in `countdown_s` seconds; negative: after the task's own delay. An
-     * exception that was replied before stays as the reason. When the retries are used up the
-     * worker makes it a failure. */
+    /* Asks to be run again in `countdown_s` seconds, at most 10^9; negative: after the task's own
+     * delay. An exception that was replied before stays as the reason. When the retries are used
+     * up the worker makes it a failure. */
     void (*reply_retry)(struct petiole_reply *reply, double countdown_s);
     /* For a task that ends because is_cancelled or wait said so: SoftTimeLimitExceeded after a soft
      * time limit. */

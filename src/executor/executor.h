@@ -40,6 +40,8 @@ struct progress {
     struct json meta;   /* ABSENT: null */
 };
 
+#define EXECUTOR_MAX_COUNTDOWN_S 1e9 /* of a retry: 31 years, as of all seconds in the settings */
+
 /* How a task ended. Borrowed likewise: whoever needs it longer copies. */
 struct outcome {
     enum outcome_kind kind;
@@ -48,7 +50,7 @@ struct outcome {
     struct bytes exc_module;  /* "builtins", "petiole.exceptions" */
     struct bytes exc_message; /* JSON text of an array: the exception's args */
     struct bytes traceback;   /* text; empty: null in the document */
-    double retry_countdown_s; /* RETRY: seconds; negative: the type's own delay */
+    double retry_countdown_s; /* RETRY: up to the maximum; negative: the type's own delay */
     struct progress told;     /* IGNORE: the state that it leaves instead; empty: none */
     /* What Celery's code in a container has left to do before the end is stored, in order
      * (executor/job_frame.h); an array, checked. ABSENT: the runner does not say. A RETRY is the

@@ -1,5 +1,6 @@
 #include "executor/job_result.h"
 
+#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 
@@ -9,6 +10,7 @@
 
 #define REPORT_VERSION 1
 #define MAX_LINES      100000
+#define MAX_SHOWN      40 /* bytes of a bad value */
 
 /* Compares the digest and length that the report tells of `text`. */
 static bool check_digest(struct json report, struct bytes text, struct error *reterr)
@@ -191,11 +193,29 @@ static bool read_told(struct json told, struct arena *arena, struct progress *re
            && ret_told->state.length <= JOB_PROGRESS_MAX_STATE_BYTES;
 }
 
+/* Without one the type's own delay counts; a time that is past is now, as for Celery. */
+static bool read_countdown(struct json payload, struct outcome *outcome, struct error *reterr)
+{
+    struct json value = json_get(payload, "countdown");
+    double seconds = -1;
+    if (!json_is_unset(value)) {
+        if (!json_double(value, &seconds) || seconds > EXECUTOR_MAX_COUNTDOWN_S) {
+            return error_set(reterr, ERROR_INVALID,
+                             "the countdown of its retry is %.*s, which is no number of seconds up "
+                             "to %.0f: let the task ask for an earlier retry",
+                             (int)(value.text.length < MAX_SHOWN ? value.text.length : MAX_SHOWN),
+                             value.text.data, EXECUTOR_MAX_COUNTDOWN_S);
+        }
+        seconds = fmax(0, seconds);
+    }
+    outcome->retry_countdown_s = seconds;
+    return true;
+}
+
 static bool read_retry(struct json payload, struct arena *arena, struct outcome *outcome)
 {
     struct json exception = json_get(payload, "exception");
-    outcome->retry_countdown_s = -1;
-    (void)!json_double(json_get(payload, "countdown"), &outcome->retry_countdown_s);
+    outcome->kind = OUTCOME_RETRY;
     return json_is_unset(exception) || read_exception(exception, arena, outcome);
 }
 
@@ -231,7 +251,6 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
     } else if (bytes_equal(result->state, BYTES("FAILURE"))) {
         is_right = read_failure(payload, arena, &outcome);
     } else if (bytes_equal(result->state, BYTES("RETRY"))) {
-        outcome.kind = OUTCOME_RETRY;
         is_right = read_retry(payload, arena, &outcome);
     } else if (bytes_equal(result->state, BYTES("IGNORED"))) {
         outcome.kind = OUTCOME_IGNORE;
@@ -249,7 +268,8 @@ bool job_result_outcome(const struct job_result *result, struct arena *arena,
                          "the report of state %.*s has no payload of its kind",
                          BYTES_FORMAT(result->state));
     }
-    if (!read_frames(payload, arena, &outcome, reterr)) {
+    if (!read_frames(payload, arena, &outcome, reterr)
+        || (outcome.kind == OUTCOME_RETRY && !read_countdown(payload, &outcome, reterr))) {
         return false;
     }
     *ret_outcome = outcome;

@@ -39,7 +39,7 @@ bool job_result_read_moved(struct bytes output, struct arena *arena, struct job_
                            struct error *reterr) MUST_CHECK;
 
 /* Makes an outcome of a result whose payload is there. Views borrow from it; runtime_s is the
- * caller's. INVALID for a state, exception or frame that is none. */
+ * caller's. INVALID for a state, exception, frame or countdown that is none. */
 bool job_result_outcome(const struct job_result *result, struct arena *arena,
                         struct outcome *ret_outcome, struct error *reterr) MUST_CHECK;
 

@@ -200,7 +200,8 @@ static void host_reply_retry(struct petiole_reply *reply, double countdown_s)
         begin_exception(reply, "", "");
     }
     reply->kind = PLUGIN_REPLY_RETRY;
-    reply->retry_countdown_s = isfinite(countdown_s) ? countdown_s : -1.0;
+    reply->retry_countdown_s =
+        isfinite(countdown_s) ? fmin(countdown_s, EXECUTOR_MAX_COUNTDOWN_S) : -1.0;
 }
 
 /* After a revoke nobody reads the reply, so the soft time limit is all there is to say. */

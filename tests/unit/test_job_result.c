@@ -107,6 +107,43 @@ static void test_reads_a_retry_with_its_countdown(void **state)
     assert_true(fixture->outcome.retry_countdown_s > 2.49);
 }
 
+static void test_bounds_the_countdown_of_a_retry(void **state)
+{
+    struct fixture *fixture = *state;
+
+    static const struct {
+        const char *countdown;
+        double seconds; /* below -1: refused */
+    } rows[] = {
+        {"", -1},
+        {", \"countdown\": null", -1},
+        {", \"countdown\": 0", 0},
+        {", \"countdown\": -5", 0},
+        {", \"countdown\": 1000000000", 1e9},
+        {", \"countdown\": 1000000001", -2},
+        {", \"countdown\": 1e300", -2},
+        {", \"countdown\": NaN", -2},
+        {", \"countdown\": Infinity", -2},
+        {", \"countdown\": \"soon\"", -2},
+    };
+
+    for (size_t index = 0; index < ARRAY_LENGTH(rows); index++) {
+        char payload[128];
+        (void)snprintf(payload, sizeof(payload), "\"exception\": null%s", rows[index].countdown);
+        assert_true(job_result_read(report(fixture, "RETRY", payload, "null"), fixture->arena,
+                                    &fixture->result, &fixture->error));
+        bool is_right = job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome,
+                                           &fixture->error);
+        assert_int_equal(is_right, rows[index].seconds > -2);
+        if (is_right) {
+            assert_true(fixture->outcome.retry_countdown_s == rows[index].seconds);
+        } else {
+            assert_int_equal(fixture->error.kind, ERROR_INVALID);
+            assert_non_null(strstr(fixture->error.message, "countdown"));
+        }
+    }
+}
+
 static void test_reads_what_is_left_to_do(void **state)
 {
     struct fixture *fixture = *state;
@@ -298,6 +335,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_hard_time_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_a_retry_with_its_countdown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bounds_the_countdown_of_a_retry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reads_what_is_left_to_do, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tells_no_frames_from_none_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_frame_that_nobody_can_do, set_up, tear_down),

@@ -44,7 +44,7 @@ static struct petiole_json json_of(enum petiole_json_type type, const char *text
 }
 
 /* Runs `function` with `args` and checks the outcome written as "kind result type module
- * message". */
+ * message", and of a retry " in seconds". */
 static void check_run_by(struct runner *runner, petiole_task_function *function, const char *args,
                          const char *expected)
 {
@@ -60,6 +60,10 @@ static void check_run_by(struct runner *runner, petiole_task_function *function,
     (void)snprintf(text, sizeof(text), "%d %.*s %.*s %.*s %.*s", (int)outcome.kind,
                    BYTES_FORMAT(outcome.result), BYTES_FORMAT(outcome.exc_type),
                    BYTES_FORMAT(outcome.exc_module), BYTES_FORMAT(outcome.exc_message));
+    if (outcome.kind == OUTCOME_RETRY) {
+        size_t length = strlen(text);
+        (void)snprintf(text + length, sizeof(text) - length, " in %g", outcome.retry_countdown_s);
+    }
     plugin_host_fini(&call);
     assert_string_equal(text, expected);
 }
@@ -172,6 +176,13 @@ static void reply_retry(const struct petiole_task_call *call, struct petiole_rep
     call->host->reply_retry(reply, 2.5);
 }
 
+static void reply_late_retry(const struct petiole_task_call *call, struct petiole_reply *reply)
+{
+    double countdown_s = 0;
+    assert_true(call->host->json_number(call->host->json_item(call->args, 0), &countdown_s));
+    call->host->reply_retry(reply, countdown_s);
+}
+
 static void reply_cancelled(const struct petiole_task_call *call, struct petiole_reply *reply)
 {
     if (call->host->is_cancelled(call) == PETIOLE_SOFT_TIME_LIMIT) {
@@ -184,8 +195,11 @@ static void test_exceptions(void **state)
     (void)state;
     struct runner runner = {.cancel = PETIOLE_SOFT_TIME_LIMIT};
     check_run(reply_args_as_exception, "[\"[1, \\\"x\\\"]\"]", "1  KeyError builtins [1, \"x\"]");
-    check_run(reply_retry, "[]", "2    ");
-    check_run(reply_retry, "[1]", "2  OSError builtins [\"busy\"]");
+    check_run(reply_retry, "[]", "2     in 2.5");
+    check_run(reply_retry, "[1]", "2  OSError builtins [\"busy\"] in 2.5");
+    check_run(reply_late_retry, "[1e300]", "2     in 1e+09");
+    check_run(reply_late_retry, "[-3]", "2     in -3");
+    check_run(reply_late_retry, "[NaN]", "2     in -1");
     check_run_by(&runner, reply_cancelled, "[]", "1  SoftTimeLimitExceeded billiard.exceptions []");
 }
 
