@@ -98,6 +98,9 @@ static bool read_join_chord(struct json content, struct arena *arena, struct job
 {
     frame->kind = JOB_FRAME_JOIN_CHORD;
     read_text(content, "group", arena, &frame->group);
+    if (frame->group.length > 0 && !is_named(frame->group)) {
+        return wrong(reterr, "the group of join_chord is no id");
+    }
     return (read_name(content, "task_id", arena, &frame->task_id)
             && read_name(content, "state", arena, &frame->state))
            || wrong(reterr, "join_chord names no task or no state");

@@ -13,6 +13,8 @@
 #include "base/memory.h"
 
 #define JOB_FRAME_MAX_NAME_BYTES 255 /* of a queue, as in AMQP, and of an id */
+/* Of a report. Those that Celery's code makes are longer than a report's 1 MiB through this. */
+#define JOB_FRAME_MAX_COUNT 4000
 
 enum job_frame_kind {
     JOB_FRAME_PUBLISH,    /* send a message */
@@ -37,7 +39,7 @@ struct job_frame {
     struct bytes body;     /* still compressed when the headers say so */
     struct bytes state;    /* STORE, JOIN_CHORD */
     struct bytes document; /* STORE: a JSON object whose task_id and status are the above */
-    struct bytes group;    /* JOIN_CHORD */
+    struct bytes group;    /* JOIN_CHORD; empty: not told */
 };
 
 /* Reads one element of "frames". INVALID says what is wrong with it. */

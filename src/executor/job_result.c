@@ -227,6 +227,13 @@ static bool read_frames(struct json payload, struct arena *arena, struct outcome
     struct json_walk walk = json_walk(frames);
     struct json element;
     struct job_frame frame;
+    size_t count = json_count(frames);
+    if (count > JOB_FRAME_MAX_COUNT) {
+        return error_set(reterr, ERROR_INVALID,
+                         "its report has %zu frames, of messages that it sends and of tasks that "
+                         "it ends, and %d are allowed: let the task send fewer messages",
+                         count, JOB_FRAME_MAX_COUNT);
+    }
     while (frames.type == JSON_TYPE_ARRAY && json_next_element(&walk, &element)) {
         if (!job_frame_read(element, arena, &frame, reterr)) {
             return false;

@@ -69,6 +69,9 @@ static void test_reads_a_member_of_a_chord(void **state)
                            "\"FAILURE\"}}");
     assert_int_equal(frame.kind, JOB_FRAME_JOIN_CHORD);
     assert_text(frame.group, "g");
+    frame = read_frame(*state, "{\"join_chord\": {\"task_id\": \"t\", \"group\": null, \"state\": "
+                               "\"FAILURE\"}}");
+    assert_int_equal(frame.group.length, 0);
 }
 
 static void test_refuses_what_is_none(void **state)
@@ -95,6 +98,7 @@ static void test_refuses_what_is_none(void **state)
         "{\"store\": {\"task_id\": \"next\", \"state\": \"SUCCESS\", \"document\": \"" DOCUMENT
         "\"}}",
         "{\"join_chord\": {\"state\": \"FAILURE\"}}",
+        "{\"join_chord\": {\"task_id\": \"t\", \"state\": \"FAILURE\", \"group\": \"g\\nh\"}}",
     };
     for (size_t index = 0; index < ARRAY_LENGTH(frames); index++) {
         struct job_frame frame = {.priority = 7};

@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 
 #include "base/base64.h"
+#include "executor/job_frame.h"
 #include "executor/job_result.h"
 
 struct fixture {
@@ -189,6 +190,29 @@ static void test_refuses_a_frame_that_nobody_can_do(void **state)
     assert_int_equal(fixture->error.kind, ERROR_INVALID);
 }
 
+static void test_bounds_the_number_of_frames(void **state)
+{
+    struct fixture *fixture = *state;
+    for (size_t count = JOB_FRAME_MAX_COUNT; count <= JOB_FRAME_MAX_COUNT + 1; count++) {
+        struct buffer frames;
+        buffer_init(&frames, JOB_RESULT_MAX_PAYLOAD_BYTES);
+        for (size_t index = 0; index < count; index++) {
+            (void)buffer_format(&frames,
+                                "%s{\"join_chord\": {\"task_id\": \"t\", \"state\": \"FAILURE\"}}",
+                                index > 0 ? ", " : "{\"result\": 4, \"frames\": [");
+        }
+        (void)buffer_append_text(&frames, "]}");
+        fixture->result.state = BYTES("SUCCESS");
+        fixture->result.payload = json_checked(buffer_view(&frames));
+        assert_int_equal(job_result_outcome(&fixture->result, fixture->arena, &fixture->outcome,
+                                            &fixture->error),
+                         count <= JOB_FRAME_MAX_COUNT);
+        buffer_fini(&frames);
+    }
+    assert_int_equal(fixture->error.kind, ERROR_INVALID);
+    assert_non_null(strstr(fixture->error.message, "4001 frames"));
+}
+
 static void test_tells_silence_from_a_broken_report(void **state)
 {
     struct fixture *fixture = *state;
@@ -339,6 +363,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_what_is_left_to_do, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tells_no_frames_from_none_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_frame_that_nobody_can_do, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bounds_the_number_of_frames, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tells_silence_from_a_broken_report, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_puts_a_moved_result_together, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refuses_a_moved_result_with_a_hole, set_up, tear_down),
