@@ -51,7 +51,7 @@ static bool read_publish(struct json content, struct arena *arena, struct job_fr
     frame->headers = json_get(message, "headers");
     frame->properties = json_get(message, "properties");
     if (!read_name(content, "queue", arena, &frame->queue)) {
-        return wrong(reterr, "publish names no queue");
+        return wrong(reterr, "publish names no queue in 1 to 255 printable bytes");
     }
     if (frame->headers.type != JSON_TYPE_OBJECT || frame->properties.type != JSON_TYPE_OBJECT) {
         return wrong(reterr, "the message has no headers or no properties");

@@ -9,15 +9,19 @@
 #include "executor/job_frame.h"
 #include "worker/pipeline_private.h"
 
+#define MAX_UNDONE_LINES 10 /* of the log, for one task */
+
 struct frames {
     struct pipeline *pipeline;
     struct request *request; /* borrowed; this lives in its arena */
     struct json_walk walk;
     bool skips_failure;
+    bool goes_on;
     int position; /* of the frame under way, from 1: 0 is the worker's own retry */
-    struct bytes sent_task;
-    struct bytes sent_queue;
+    struct job_frame frame;
+    size_t undone_count; /* of frames that were passed over */
     bool has_forged; /* it told the end of a task that is not its to tell: no more of them counts */
+    bool has_joined_chord;
     broker_done_fn *on_done;
     void *context;
 };
@@ -26,17 +30,57 @@ static void go_on(struct frames *frames);
 
 static void end(struct frames *frames, const struct error *error)
 {
+    const struct message *message = &frames->request->message;
+    if (frames->undone_count > MAX_UNDONE_LINES) {
+        log_task(LOG_ERROR, message->task, message->id,
+                 "%zu more of what task %.*s[%.*s], which has failed, leaves to do are not done",
+                 frames->undone_count - MAX_UNDONE_LINES,
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id));
+    }
     frames->on_done(frames->context, error == NULL, error);
+}
+
+/* Tells that the frame under way is not done; `what` is about it. */
+static void log_undone(struct frames *frames, const char *what, const struct error *error)
+{
+    const struct message *message = &frames->request->message;
+    if (++frames->undone_count <= MAX_UNDONE_LINES) {
+        log_task(LOG_ERROR, message->task, message->id,
+                 "Of what task %.*s[%.*s], which has failed, leaves to do, %s: %s",
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id), what,
+                 error->message);
+    }
+}
+
+/* Whether the rest can be done without the frame under way, which failed. A task that has failed
+ * does not fail again: whoever waits for it has to know. */
+static bool passes_over(struct frames *frames, const struct error *error)
+{
+    const struct job_frame *frame = &frames->frame;
+    struct arena *arena = frames->request->arena;
+    if (!frames->goes_on || error->kind == ERROR_TEMPORARY || error->kind == ERROR_NONE) {
+        return false;
+    }
+    log_undone(frames,
+               frame->kind == JOB_FRAME_PUBLISH
+                   ? arena_format(arena, "task %.*s[%.*s] is not sent to queue %.*s",
+                                  BYTES_FORMAT(frame->task), BYTES_FORMAT(frame->task_id),
+                                  BYTES_FORMAT(frame->queue))
+                   : arena_format(arena, "the end of task %.*s is not stored",
+                                  BYTES_FORMAT(frame->task_id)),
+               error);
+    return true;
 }
 
 static void on_step_done(void *context, bool ok, const struct error *error)
 {
     static const struct error closed = {.kind = ERROR_TEMPORARY, .message = "it was closed"};
     struct frames *frames = context;
-    if (ok) {
+    const struct error *reason = error ? error : &closed;
+    if (ok || passes_over(frames, reason)) {
         go_on(frames);
     } else {
-        end(frames, error ? error : &closed);
+        end(frames, reason);
     }
 }
 
@@ -45,7 +89,7 @@ static void on_step_done(void *context, bool ok, const struct error *error)
 static void on_sent(void *context, bool ok, const struct error *error)
 {
     struct frames *frames = context;
-    struct bytes labels[] = {frames->sent_task, frames->sent_queue};
+    struct bytes labels[] = {frames->frame.task, frames->frame.queue};
     metrics_add(frames->pipeline->options.metrics, METRICS_TASK_SENT, labels, ok ? 1 : 0);
     on_step_done(frames, ok, error);
 }
@@ -65,8 +109,9 @@ static bool is_allowed(const struct frames *frames, struct bytes queue)
     return is_found;
 }
 
-static void publish(struct frames *frames, const struct job_frame *frame)
+static void publish(struct frames *frames)
 {
+    const struct job_frame *frame = &frames->frame;
     struct pipeline *pipeline = frames->pipeline;
     const struct strategy_rules *rules = &pipeline->options.rules;
     struct buffer headers;
@@ -87,24 +132,27 @@ static void publish(struct frames *frames, const struct job_frame *frame)
         .delivery_tag = bytes_from_text(tag),
         .priority = frame->priority,
     };
-    frames->sent_task = frame->task;
-    frames->sent_queue = frame->queue;
     pipeline->broker->ops->publish(pipeline->broker, &publication, on_sent, frames);
     buffer_fini(&headers);
 }
 
-static void publish_if_allowed(struct frames *frames, const struct job_frame *frame)
+/* Returns false when there is nothing to wait for: it was passed over. */
+static bool publish_if_allowed(struct frames *frames)
 {
     struct error error = {.kind = ERROR_NONE};
-    if (is_allowed(frames, frame->queue)) {
-        publish(frames, frame);
-        return;
+    if (is_allowed(frames, frames->frame.queue)) {
+        publish(frames);
+        return true;
     }
     (void)error_set(&error, ERROR_REFUSED,
-                    "tasks of this worker may not send to queue %.*s: it is not one of "
-                    "kubernetes_publish_queues",
-                    BYTES_FORMAT(frame->queue));
+                    "tasks of this worker may not send to queue %.*s: add it to "
+                    "kubernetes_publish_queues to allow it",
+                    BYTES_FORMAT(frames->frame.queue));
+    if (passes_over(frames, &error)) {
+        return false;
+    }
     end(frames, &error);
+    return true;
 }
 
 /* Store */
@@ -142,19 +190,21 @@ static bool names_task(struct json signature, struct bytes id, struct arena *are
 }
 
 /* The failure of what is left of this one's chain; nothing else is its to tell. */
-static bool is_its_to_tell(const struct frames *frames, const struct job_frame *frame)
+static bool is_its_to_tell(const struct frames *frames)
 {
+    const struct job_frame *frame = &frames->frame;
     const struct request *request = frames->request;
     return !frames->has_forged && bytes_equal_text(frame->state, RESULT_FAILURE)
            && one_names_task(request->message.chain, frame->task_id, request->arena);
 }
 
 /* Returns whether on_step_done follows. */
-static bool store(struct frames *frames, const struct job_frame *frame)
+static bool store(struct frames *frames)
 {
+    const struct job_frame *frame = &frames->frame;
     struct pipeline *pipeline = frames->pipeline;
     const struct message *message = &frames->request->message;
-    bool is_its = is_its_to_tell(frames, frame);
+    bool is_its = is_its_to_tell(frames);
     if (!is_its && !frames->has_forged) {
         frames->has_forged = true;
         log_task(LOG_WARNING, message->task, message->id,
@@ -171,60 +221,73 @@ static bool store(struct frames *frames, const struct job_frame *frame)
     return true;
 }
 
-static void complain_of_chord(const struct frames *frames, const struct job_frame *frame)
+static void complain_of_chord(struct frames *frames)
 {
     const struct message *message = &frames->request->message;
-    log_task(
-        LOG_ERROR, message->task, message->id,
-        "Task %.*s[%.*s] ends task %.*s, a member of chord %.*s, which this version of Petiole "
-        "does not count: the chord's body will not run",
-        BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
-        BYTES_FORMAT(frame->task_id), BYTES_FORMAT(frame->group));
+    if (!frames->has_joined_chord) {
+        frames->has_joined_chord = true;
+        log_task(LOG_ERROR, message->task, message->id,
+                 "Task %.*s[%.*s] ends task %.*s, a member of chord %.*s, which this version of "
+                 "Petiole does not count: the chord's body will not run",
+                 BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id),
+                 BYTES_FORMAT(frames->frame.task_id), BYTES_FORMAT(frames->frame.group));
+    }
 }
 
 /* All of them */
 
-/* Takes the next frame that is to be done; false at the end. */
-static bool next_frame(struct frames *frames, struct job_frame *ret_frame)
+/* Takes the next frame that is to be done; false at the end. Those of a report could all be read
+ * when it was; the worker's own may be of signatures with bad names. */
+static bool next_frame(struct frames *frames)
 {
     struct json element;
+    struct error error = {.kind = ERROR_NONE};
     while (json_next_element(&frames->walk, &element)) {
         frames->position++;
-        bool is_read = job_frame_read(element, frames->request->arena, ret_frame, NULL);
-        if (is_read && !(frames->skips_failure && ret_frame->is_after_failure)) {
+        if (!job_frame_read(element, frames->request->arena, &frames->frame, &error)) {
+            log_undone(frames, "one thing cannot be read", &error);
+        } else if (!(frames->skips_failure && frames->frame.is_after_failure)) {
             return true;
         }
     }
     return false;
 }
 
+/* Does the frame under way; returns whether on_step_done or the end follows. */
+static bool begin_step(struct frames *frames)
+{
+    switch (frames->frame.kind) {
+    case JOB_FRAME_PUBLISH:
+        return publish_if_allowed(frames);
+    case JOB_FRAME_STORE:
+        return store(frames);
+    case JOB_FRAME_JOIN_CHORD:
+    default:
+        complain_of_chord(frames);
+        return false;
+    }
+}
+
 static void go_on(struct frames *frames)
 {
-    struct job_frame frame;
-    while (next_frame(frames, &frame)) {
-        if (frame.kind == JOB_FRAME_PUBLISH) {
-            publish_if_allowed(frames, &frame);
+    while (next_frame(frames)) {
+        if (begin_step(frames)) {
             return;
-        }
-        if (frame.kind == JOB_FRAME_STORE && store(frames, &frame)) {
-            return;
-        }
-        if (frame.kind == JOB_FRAME_JOIN_CHORD) {
-            complain_of_chord(frames, &frame);
         }
     }
     end(frames, NULL);
 }
 
-void pipeline_do_frames(struct pipeline *pipeline, struct request *request, struct json list,
-                        bool skips_failure, broker_done_fn *on_done, void *context)
+void pipeline_do_frames(struct pipeline *pipeline, struct request *request,
+                        const struct pipeline_frames *what, broker_done_fn *on_done, void *context)
 {
     struct frames *frames = arena_alloc(request->arena, sizeof(*frames));
     *frames = (struct frames){
         .pipeline = pipeline,
         .request = request,
-        .walk = json_walk(list),
-        .skips_failure = skips_failure,
+        .walk = json_walk(what->list),
+        .skips_failure = what->skips_failure,
+        .goes_on = what->goes_on,
         .on_done = on_done,
         .context = context,
     };

@@ -120,11 +120,18 @@ void pipeline_report_concluded(void *context, struct request *request, const str
 
 /* pipeline_frames.c */
 
-/* Carries out the frames that a report brought (outcome.frames, which must live as long as the
- * request), but for those that follow a failure when `skips_failure`. on_done may come within the
- * call; its error is TEMPORARY when all of them can be done again later. */
-void pipeline_do_frames(struct pipeline *pipeline, struct request *request, struct json list,
-                        bool skips_failure, broker_done_fn *on_done, void *context);
+/* What is to be done for a task that has ended. */
+struct pipeline_frames {
+    struct json list;   /* as outcome.frames; must live as long as the request */
+    bool skips_failure; /* without those that follow a failure: the task is tried again instead */
+    bool goes_on;       /* the task has failed: what can never be done is told, and left out */
+};
+
+/* Carries out frames, in order. on_done may come within the call; its error is TEMPORARY when all of
+ * them can be done again later, and another one, unless `goes_on`, that of a frame that never
+ * can. */
+void pipeline_do_frames(struct pipeline *pipeline, struct request *request,
+                        const struct pipeline_frames *what, broker_done_fn *on_done, void *context);
 
 /* pipeline_state.c */
 

@@ -279,15 +279,10 @@ static void on_failure_told(void *context, bool ok, const struct error *error)
 }
 
 /* A retry that can never be published ends the task (celery/app/task.py: Task.retry raises
- * Reject), and so does a message that it sends (celery/app/trace.py: on OperationalError). One that
- * has failed already has its own reason. */
+ * Reject), and so does a message that it sends (celery/app/trace.py: on OperationalError). */
 static void fail_to_publish(struct report *report, const struct error *error)
 {
     struct outcome outcome = explained(report, BYTES("Reject"), error->message, ", false]");
-    if (report->kind == OUTCOME_FAILURE) {
-        store(report);
-        return;
-    }
     if (report->kind != OUTCOME_RETRY) {
         outcome = explained(report, BYTES("OperationalError"), error->message, "]");
         outcome.exc_module = BYTES("kombu.exceptions");
@@ -295,10 +290,12 @@ static void fail_to_publish(struct report *report, const struct error *error)
     report->kind = OUTCOME_FAILURE;
     pipeline_log_outcome(report->pipeline, report->request, &outcome);
     report->settlement = pipeline_settlement(report->request, &outcome);
-    report->frames = pipeline_failure_frames(report->pipeline, report->request, &outcome);
+    struct pipeline_frames frames = {
+        .list = pipeline_failure_frames(report->pipeline, report->request, &outcome),
+        .goes_on = true,
+    };
     build_document(report, &outcome);
-    pipeline_do_frames(report->pipeline, report->request, report->frames, false, on_failure_told,
-                       report);
+    pipeline_do_frames(report->pipeline, report->request, &frames, on_failure_told, report);
 }
 
 /* The next try is on its way: from now on a Job that is gone is not a task that is lost. */
@@ -390,8 +387,12 @@ static void on_frames_done(void *context, bool ok, const struct error *error)
 
 static void publish_or_store(struct report *report)
 {
-    pipeline_do_frames(report->pipeline, report->request, report->frames,
-                       report->is_retry && !report->is_sent, on_frames_done, report);
+    struct pipeline_frames frames = {
+        .list = report->frames,
+        .skips_failure = report->is_retry && !report->is_sent,
+        .goes_on = report->kind == OUTCOME_FAILURE,
+    };
+    pipeline_do_frames(report->pipeline, report->request, &frames, on_frames_done, report);
 }
 
 /* Whoever died may have got as far as the result: then it is not given twice, nor is a later end of
