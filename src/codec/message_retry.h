@@ -21,6 +21,15 @@ void message_retry_append_headers(struct buffer *buffer, const struct message *m
 void message_retry_append_sent_headers(struct buffer *buffer, struct json headers,
                                        const char *tenant_header, const char *tenant);
 
+/* Where the positions of what follows one run of a task begin; far apart, so that no two of it have
+ * one. */
+enum message_follow_up {
+    MESSAGE_FOLLOW_UP_RETRY = 0,          /* the next try that the worker makes */
+    MESSAGE_FOLLOW_UP_FRAMES = 1,         /* what its runner left to do, or the worker for it */
+    MESSAGE_FOLLOW_UP_ERRBACKS = 1 << 20, /* ids of errbacks that have none */
+    MESSAGE_FOLLOW_UP_FAILURE = 2 << 20,  /* what the worker does when those frames made it fail */
+};
+
 /* A UUID text for follow-up number `position` of a task's run: version 5 of (task id, retries,
  * nesting, position), so that a second report after a crash names the same things. */
 void message_retry_follow_up_id(const struct message *message, int position, char ret_text[37]);

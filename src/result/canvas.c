@@ -5,7 +5,6 @@
 #include "codec/python_repr.h"
 
 #define MAX_REPR_BYTES    1024 /* celery/app/amqp.py: argsrepr_maxsize */
-#define FIRST_ERRBACK     1000 /* behind the positions of what a runner's frames send */
 #define MAX_DOCUMENT      ((size_t)16 << 20)
 #define EMPTY_MEMBER_TEXT "null"
 
@@ -230,7 +229,7 @@ void canvas_append_failure(struct buffer *buffer, const struct request *request,
     struct json_walk walk = json_walk(request->message.errbacks);
     struct json value;
     struct signature errback;
-    int position = FIRST_ERRBACK;
+    int position = MESSAGE_FOLLOW_UP_ERRBACKS;
     *ret_left_out = 0;
     (void)buffer_append_byte(buffer, '[');
     append_chain(buffer, request, outcome, options, now_wall_s);

@@ -17,7 +17,7 @@ struct frames {
     struct json_walk walk;
     bool skips_failure;
     bool goes_on;
-    int position; /* of the frame under way, from 1: 0 is the worker's own retry */
+    int position; /* of the frame under way */
     struct job_frame frame;
     size_t undone_count; /* of frames that were passed over */
     bool has_forged; /* it told the end of a task that is not its to tell: no more of them counts */
@@ -288,6 +288,7 @@ void pipeline_do_frames(struct pipeline *pipeline, struct request *request,
         .walk = json_walk(what->list),
         .skips_failure = what->skips_failure,
         .goes_on = what->goes_on,
+        .position = (int)what->follow_up - 1,
         .on_done = on_done,
         .context = context,
     };

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/map.h"
+#include "codec/message_retry.h"
 #include "worker/pipeline.h"
 
 /* One executor and the requests that wait for it. */
@@ -125,6 +126,8 @@ struct pipeline_frames {
     struct json list;   /* as outcome.frames; must live as long as the request */
     bool skips_failure; /* without those that follow a failure: the task is tried again instead */
     bool goes_on;       /* the task has failed: what can never be done is told, and left out */
+    /* what delivery tags derive from: each list of a run has its own */
+    enum message_follow_up follow_up;
 };
 
 /* Carries out frames, in order. on_done may come within the call; its error is TEMPORARY when all of

@@ -293,6 +293,7 @@ static void fail_to_publish(struct report *report, const struct error *error)
     struct pipeline_frames frames = {
         .list = pipeline_failure_frames(report->pipeline, report->request, &outcome),
         .goes_on = true,
+        .follow_up = MESSAGE_FOLLOW_UP_FAILURE,
     };
     build_document(report, &outcome);
     pipeline_do_frames(report->pipeline, report->request, &frames, on_failure_told, report);
@@ -354,7 +355,7 @@ static void publish_retry(struct report *report, double countdown_s)
     buffer_init(&headers, message->headers.text.length * 8 + message->id.length * 12 + 1024);
     message_retry_append_headers(&headers, message, eta_wall_s, rules->tenant_header,
                                  rules->tenant);
-    message_retry_follow_up_id(message, 0, tag);
+    message_retry_follow_up_id(message, MESSAGE_FOLLOW_UP_RETRY, tag);
     struct publication publication = {
         .exchange = message->exchange,
         .routing_key = message->queue,
@@ -391,6 +392,7 @@ static void publish_or_store(struct report *report)
         .list = report->frames,
         .skips_failure = report->is_retry && !report->is_sent,
         .goes_on = report->kind == OUTCOME_FAILURE,
+        .follow_up = MESSAGE_FOLLOW_UP_FRAMES,
     };
     pipeline_do_frames(report->pipeline, report->request, &frames, on_frames_done, report);
 }

@@ -98,6 +98,7 @@ struct world {
     bool is_gathering; /* as told last */
     struct revoked *revoked;
     struct map *states; /* task id -> NUL-terminated state */
+    struct map *sent;   /* delivery tag -> task id, NUL-terminated */
     struct player_executor executors[TASK_EXECUTOR_COUNT];
     struct list trace; /* of lines that no EXPECT has told yet */
     const char *scenario;

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/map.h"
 #include "codec/iso8601.h"
 #include "replay/player.h"
 
@@ -89,6 +90,15 @@ static void describe_eta(const struct world *world, struct json headers, char te
     (void)snprintf(text, 32, "%+gs", wall_s - loop_wall_s(world->loop));
 }
 
+/* A message that is sent again has its delivery tag again, and no other one has it. */
+static void check_tag(struct world *world, struct bytes tag, struct bytes id)
+{
+    const char *former = map_set(world->sent, tag, arena_text(world->arena, id));
+    if (former && !bytes_equal_text(id, former)) {
+        world_fail(world, "%.*s has the delivery tag of %s", BYTES_FORMAT(id), former);
+    }
+}
+
 static void publish(struct broker *broker, const struct publication *publication,
                     broker_done_fn *on_done, void *context)
 {
@@ -102,6 +112,7 @@ static void publish(struct broker *broker, const struct publication *publication
     describe_eta(world, headers, eta);
     struct bytes id = {NULL, 0};
     (void)!json_text(json_get(headers, "id"), world->arena, &id);
+    check_tag(world, publication->delivery_tag, id);
     world_trace(world, "publish %.*s to %.*s retries %.*s eta %s priority %lld", BYTES_FORMAT(id),
                 BYTES_FORMAT(publication->routing_key),
                 BYTES_FORMAT(json_get(headers, "retries").text), eta,

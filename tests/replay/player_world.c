@@ -151,6 +151,7 @@ void world_init(struct world *world, const char *scenario)
     world->registry = registry_new();
     world->metrics = metrics_new(&metrics);
     world->states = map_new();
+    world->sent = map_new();
     world->revoked = revoked_new(0, 0);
     list_init(&world->trace);
     list_init(&world->unsettled);
@@ -218,6 +219,7 @@ void world_fini(struct world *world)
     pipeline_free(&world->pipeline);
     revoked_free(&world->revoked);
     map_free(&world->states);
+    map_free(&world->sent);
     metrics_free(&world->metrics);
     registry_free(&world->registry);
     loop_free(&world->loop);
