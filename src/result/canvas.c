@@ -96,11 +96,15 @@ static void append_member(struct buffer *buffer, const struct request *request,
     }
 }
 
-/* The result of a link that is a chord is its body's. */
-static struct json body_of(struct json link)
+/* The body of a link that is a chord, else ABSENT: the result of a chord that is waited for is its
+ * body's. */
+static struct json chord_body(struct json link, struct arena *arena)
 {
-    struct json body = json_get(json_get(link, "kwargs"), "body");
-    return body.type == JSON_TYPE_OBJECT ? body : link;
+    struct bytes type = {NULL, 0};
+    bool is_chord =
+        json_text(json_get(link, "subtask_type"), arena, &type) && bytes_equal_text(type, "chord");
+    return is_chord ? json_get(json_get(link, "kwargs"), "body")
+                    : (struct json){.type = JSON_TYPE_ABSENT};
 }
 
 /* Errbacks */
@@ -204,20 +208,30 @@ static void append_errback(struct buffer *buffer, const struct signature *errbac
 
 /* All of them */
 
+/* A link, and within it the bodies of chords (celery/backends/base.py: Backend._fail_chain). */
+static void append_link(struct buffer *buffer, const struct request *request, struct json value,
+                        const struct outcome *outcome,
+                        const struct result_document_options *options, double now_wall_s)
+{
+    struct signature link;
+    for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, request->arena)) {
+        if (read_signature(value, request->arena, &link)
+            && option(&link, "task_id", request->arena).length > 0) {
+            (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
+            append_end(buffer, request, &link, outcome, options, now_wall_s);
+            append_member(buffer, request, &link);
+        }
+    }
+}
+
 static void append_chain(struct buffer *buffer, const struct request *request,
                          const struct outcome *outcome,
                          const struct result_document_options *options, double now_wall_s)
 {
     struct json_walk walk = json_walk(request->message.chain);
     struct json value;
-    struct signature link;
     while (json_next_element(&walk, &value)) {
-        if (read_signature(body_of(value), request->arena, &link)
-            && option(&link, "task_id", request->arena).length > 0) {
-            (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
-            append_end(buffer, request, &link, outcome, options, now_wall_s);
-            append_member(buffer, request, &link);
-        }
+        append_link(buffer, request, value, outcome, options, now_wall_s);
     }
 }
 

@@ -90,16 +90,12 @@ static void test_tells_which_ends_somebody_waits_for(void **state)
 
 static void test_ends_the_chain(void **state)
 {
-    static const char chain[] =
-        "[" SIGNATURE("t", "[]", "\"task_id\": \"last\", \"group_id\": \"g\"") ", " SIGNATURE(
-            "t", "[]",
-            "") ", {\"task\": \"celery.chord\", \"kwargs\": {\"body\": " SIGNATURE("b", "[]",
-                                                                                   "\"task_id\": "
-                                                                                   "\"body\"") "}}]";
+    static const char chain[] = "[" SIGNATURE(
+        "t", "[]", "\"task_id\": \"last\", \"group_id\": \"g\"") ", " SIGNATURE("t", "[]", "") "]";
     struct request request = request_with(*state, chain, "null");
     struct job_frame frames[4];
     size_t left_out = 0;
-    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 2);
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 1);
     assert_text(frames[0].task_id, "last");
     assert_text(frames[0].state, "FAILURE");
     assert_true(frames[0].is_after_failure);
@@ -108,7 +104,36 @@ static void test_ends_the_chain(void **state)
                 "\"exc_message\": [\"no memory\"], \"exc_module\": \"petiole.exceptions\"}, "
                 "\"traceback\": null, \"children\": [], \"date_done\": "
                 "\"2030-01-02T03:04:05+00:00\", \"group_id\": \"g\", \"task_id\": \"last\"}");
+}
+
+static void test_ends_a_chord_and_its_body(void **state)
+{
+    static const char inner[] =
+        "{\"task\": \"celery.chord\", \"subtask_type\": \"chord\", \"options\": {}, \"kwargs\": "
+        "{\"body\": " SIGNATURE("t", "[]", "\"task_id\": \"body\"") "}}";
+    char chain[1024];
+    (void)snprintf(chain, sizeof(chain),
+                   "[{\"task\": \"celery.chord\", \"subtask_type\": \"chord\", \"options\": "
+                   "{\"task_id\": \"chord\"}, \"kwargs\": {\"body\": %s}}]",
+                   inner);
+    struct request request = request_with(*state, chain, "null");
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 2);
+    assert_text(frames[0].task_id, "chord");
     assert_text(frames[1].task_id, "body");
+}
+
+static void test_leaves_the_arguments_of_a_link_alone(void **state)
+{
+    static const char chain[] =
+        "[{\"task\": \"app.notify\", \"subtask_type\": null, \"options\": {\"task_id\": \"last\"}, "
+        "\"kwargs\": {\"body\": {\"task\": \"t\", \"options\": {\"task_id\": \"no\"}}}}]";
+    struct request request = request_with(*state, chain, "null");
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 1);
+    assert_text(frames[0].task_id, "last");
 }
 
 static void test_ends_a_chain_that_has_reached_no_worker(void **state)
@@ -166,6 +191,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tells_which_ends_somebody_waits_for),
         cmocka_unit_test(test_ends_the_chain),
+        cmocka_unit_test(test_ends_a_chord_and_its_body),
+        cmocka_unit_test(test_leaves_the_arguments_of_a_link_alone),
         cmocka_unit_test(test_ends_a_chain_that_has_reached_no_worker),
         cmocka_unit_test(test_calls_errbacks),
         cmocka_unit_test(test_leaves_out_what_it_cannot_send),
