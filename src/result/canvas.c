@@ -63,6 +63,12 @@ static void append_json(struct buffer *buffer, const char *before, struct json v
     }
 }
 
+/* Between frames. */
+static void append_separator(struct buffer *buffer)
+{
+    (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
+}
+
 /* The end of the chain */
 
 static void append_end(struct buffer *buffer, const struct request *request,
@@ -89,8 +95,9 @@ static void append_member(struct buffer *buffer, const struct request *request,
                           const struct signature *link)
 {
     if (json_get(link->options, "chord").type == JSON_TYPE_OBJECT) {
+        append_separator(buffer);
         append_text(buffer,
-                    ", {\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
+                    "{\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
         append_text(buffer, ", \"group\": ", option(link, "group_id", request->arena));
         (void)buffer_append_text(buffer, ", \"state\": \"FAILURE\"}, \"after_failure\": true}");
     }
@@ -217,8 +224,10 @@ static void append_link(struct buffer *buffer, const struct request *request, st
     for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, request->arena)) {
         if (read_signature(value, request->arena, &link)
             && option(&link, "task_id", request->arena).length > 0) {
-            (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
-            append_end(buffer, request, &link, outcome, options, now_wall_s);
+            if (request_stores_errors(request)) {
+                append_separator(buffer);
+                append_end(buffer, request, &link, outcome, options, now_wall_s);
+            }
             append_member(buffer, request, &link);
         }
     }
@@ -252,7 +261,7 @@ void canvas_append_failure(struct buffer *buffer, const struct request *request,
             (*ret_left_out)++;
             continue;
         }
-        (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
+        append_separator(buffer);
         append_errback(buffer, &errback, request, position, options);
     }
     (void)buffer_append_byte(buffer, ']');

@@ -23,6 +23,7 @@ static struct request request_with(struct arena *arena, const char *chain, const
     request.message.chain = job_fixture_parsed(chain);
     request.message.errbacks = job_fixture_parsed(errbacks);
     request.message.callbacks = job_fixture_parsed("null");
+    request.message.ignore_result = MESSAGE_UNSET;
     return request;
 }
 
@@ -136,6 +137,23 @@ static void test_leaves_the_arguments_of_a_link_alone(void **state)
     assert_text(frames[0].task_id, "last");
 }
 
+static void test_stores_no_ends_when_the_failed_task_stores_none(void **state)
+{
+    static const char chain[] = "[" SIGNATURE("t", "[]", "\"task_id\": \"next\"") ", " SIGNATURE(
+        "t", "[]", "\"task_id\": \"last\", \"group_id\": \"g\", \"chord\": {}") "]";
+    struct task_type type = registry_defaults;
+    struct request request = request_with(*state, chain, "null");
+    struct job_frame frames[4];
+    size_t left_out = 0;
+    request.type = &type;
+    request.message.ignore_result = MESSAGE_YES;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 1);
+    assert_int_equal(frames[0].kind, JOB_FRAME_JOIN_CHORD);
+    assert_text(frames[0].task_id, "last");
+    type.store_errors_even_if_ignored = true;
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 3);
+}
+
 static void test_ends_a_chain_that_has_reached_no_worker(void **state)
 {
     static const char chain[] = "[" SIGNATURE("t", "[]", "\"task_id\": \"last\"") "]";
@@ -193,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_ends_the_chain),
         cmocka_unit_test(test_ends_a_chord_and_its_body),
         cmocka_unit_test(test_leaves_the_arguments_of_a_link_alone),
+        cmocka_unit_test(test_stores_no_ends_when_the_failed_task_stores_none),
         cmocka_unit_test(test_ends_a_chain_that_has_reached_no_worker),
         cmocka_unit_test(test_calls_errbacks),
         cmocka_unit_test(test_leaves_out_what_it_cannot_send),
