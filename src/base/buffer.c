@@ -99,7 +99,12 @@ void buffer_consume(struct buffer *buffer, size_t count)
 
 void buffer_clear(struct buffer *buffer)
 {
-    buffer->length = 0;
+    buffer_cut(buffer, 0);
+}
+
+void buffer_cut(struct buffer *buffer, size_t length)
+{
+    buffer->length = length;
     buffer->overflowed = false;
 }
 

@@ -76,7 +76,7 @@ struct buffer {
     size_t length;
     size_t capacity;
     size_t max_bytes;
-    bool overflowed; /* an append did not fit; sticky until buffer_clear */
+    bool overflowed; /* an append did not fit; until buffer_clear or buffer_cut */
 };
 
 /* Makes an empty buffer that refuses to grow beyond `max_bytes`. */
@@ -102,6 +102,9 @@ void buffer_consume(struct buffer *buffer, size_t count);
 
 /* Empties it, keeps the storage. */
 void buffer_clear(struct buffer *buffer);
+
+/* Drops what is behind the first `length` bytes, and forgets that more did not fit. */
+void buffer_cut(struct buffer *buffer, size_t length);
 
 /* What is in it, valid until the next change. */
 struct bytes buffer_view(const struct buffer *buffer);

@@ -5,7 +5,6 @@
 #include "codec/python_repr.h"
 
 #define MAX_REPR_BYTES    1024 /* celery/app/amqp.py: argsrepr_maxsize */
-#define MAX_DOCUMENT      ((size_t)16 << 20)
 #define EMPTY_MEMBER_TEXT "null"
 
 /* A task to send or to end, read from its signature (celery/canvas.py: Signature). */
@@ -69,12 +68,32 @@ static void append_separator(struct buffer *buffer)
     (void)buffer_append_text(buffer, buffer->length > 1 ? ", " : "");
 }
 
+/* Takes the last frame back, which began at byte `start`, unless there is room for all of it and
+ * what closes the list; false then. */
+static bool keep_if_whole(struct buffer *buffer, size_t start, bool is_whole)
+{
+    if (is_whole && !buffer->overflowed && buffer->length < buffer->max_bytes) {
+        return true;
+    }
+    buffer_cut(buffer, start);
+    return false;
+}
+
 /* The end of the chain */
 
-static void append_end(struct buffer *buffer, const struct request *request,
-                       const struct signature *link, const struct outcome *outcome,
-                       const struct result_document_options *options, double now_wall_s)
+/* What there is to tell of the end of a chain. */
+struct end {
+    const struct request *request; /* the failed one */
+    const struct outcome *outcome;
+    const struct result_document_options *options;
+    double now_wall_s;
+    size_t left_out;
+};
+
+static bool append_end(struct buffer *buffer, const struct end *end, const struct signature *link)
 {
+    const struct request *request = end->request;
+    size_t start = buffer->length;
     struct buffer document;
     struct request ended = {.arena = request->arena, .type = &registry_defaults};
     ended.message.id = option(link, "task_id", request->arena);
@@ -82,25 +101,30 @@ static void append_end(struct buffer *buffer, const struct request *request,
     ended.message.task = link->task;
     ended.message.args = link->args;
     ended.message.kwargs = link->kwargs;
-    buffer_init(&document, MAX_DOCUMENT);
-    result_document_append(&document, &ended, outcome, options, now_wall_s);
+    buffer_init(&document, buffer->max_bytes);
+    result_document_append(&document, &ended, end->outcome, end->options, end->now_wall_s);
+    bool is_whole = !document.overflowed;
+    append_separator(buffer);
     append_text(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
     append_text(buffer, ", \"state\": \"FAILURE\", \"document\": ", buffer_view(&document));
     (void)buffer_append_text(buffer, "}, \"after_failure\": true}");
     buffer_fini(&document);
+    return keep_if_whole(buffer, start, is_whole);
 }
 
 /* A link that is a member of a chord counts for it. */
-static void append_member(struct buffer *buffer, const struct request *request,
+static bool append_member(struct buffer *buffer, const struct request *request,
                           const struct signature *link)
 {
-    if (json_get(link->options, "chord").type == JSON_TYPE_OBJECT) {
-        append_separator(buffer);
-        append_text(buffer,
-                    "{\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
-        append_text(buffer, ", \"group\": ", option(link, "group_id", request->arena));
-        (void)buffer_append_text(buffer, ", \"state\": \"FAILURE\"}, \"after_failure\": true}");
+    size_t start = buffer->length;
+    if (json_get(link->options, "chord").type != JSON_TYPE_OBJECT) {
+        return true;
     }
+    append_separator(buffer);
+    append_text(buffer, "{\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
+    append_text(buffer, ", \"group\": ", option(link, "group_id", request->arena));
+    (void)buffer_append_text(buffer, ", \"state\": \"FAILURE\"}, \"after_failure\": true}");
+    return keep_if_whole(buffer, start, true);
 }
 
 /* The body of a link that is a chord, else ABSENT: the result of a chord that is waited for is its
@@ -168,40 +192,43 @@ static void append_headers(struct buffer *buffer, const struct signature *errbac
                                      "\"stamps\": {}}");
 }
 
-static struct bytes body_text(const struct signature *errback, const struct request *request,
-                              struct bytes args)
+/* The body in base64; false when not all of it fits. */
+static bool append_body(struct buffer *buffer, const struct signature *errback, struct bytes args)
 {
-    struct buffer buffer;
-    buffer_init(&buffer, MAX_DOCUMENT);
-    (void)buffer_append_byte(&buffer, '[');
-    (void)buffer_append(&buffer, args);
-    append_json(&buffer, ", ",
+    struct buffer body;
+    buffer_init(&body, buffer->max_bytes);
+    (void)buffer_append_byte(&body, '[');
+    (void)buffer_append(&body, args);
+    append_json(&body, ", ",
                 errback->kwargs.type == JSON_TYPE_OBJECT ? errback->kwargs
                                                          : json_checked(BYTES("{}")));
-    append_json(&buffer, ", {\"callbacks\": ", json_get(errback->options, "link"));
-    append_json(&buffer, ", \"errbacks\": ", json_get(errback->options, "link_error"));
-    (void)buffer_append_text(&buffer, ", \"chain\": null, \"chord\": null}]");
-    struct bytes text = arena_copy(request->arena, buffer_view(&buffer));
-    buffer_fini(&buffer);
-    return text;
+    append_json(&body, ", {\"callbacks\": ", json_get(errback->options, "link"));
+    append_json(&body, ", \"errbacks\": ", json_get(errback->options, "link_error"));
+    (void)buffer_append_text(&body, ", \"chain\": null, \"chord\": null}]");
+    bool is_whole = !body.overflowed;
+    base64_append(buffer, buffer_view(&body));
+    buffer_fini(&body);
+    return is_whole;
 }
 
-static void append_errback(struct buffer *buffer, const struct signature *errback,
+static bool append_errback(struct buffer *buffer, const struct signature *errback,
                            const struct request *request, int position,
                            const struct result_document_options *options)
 {
     char derived[37];
     int64_t priority = 0;
+    size_t start = buffer->length;
     struct bytes id = option(errback, "task_id", request->arena);
     struct bytes queue = option(errback, "queue", request->arena);
     struct bytes args = arguments_of(errback, request);
     message_retry_follow_up_id(&request->message, position, derived);
     id = id.length > 0 ? id : bytes_from_text(derived);
     (void)!json_int64(json_get(errback->options, "priority"), &priority);
+    append_separator(buffer);
     append_text(buffer,
                 "{\"publish\": {\"queue\": ", queue.length > 0 ? queue : request->message.queue);
     (void)buffer_append_text(buffer, ", \"message\": {\"body\": \"");
-    base64_append(buffer, body_text(errback, request, args));
+    bool is_whole = append_body(buffer, errback, args);
     (void)buffer_append_text(buffer, "\", \"content-encoding\": \"utf-8\", \"content-type\": "
                                      "\"application/json\", \"headers\": ");
     append_headers(buffer, errback, request, id, args, options);
@@ -211,36 +238,32 @@ static void append_errback(struct buffer *buffer, const struct signature *errbac
                         ", \"priority\": %lld, \"body_encoding\": \"base64\"}}}, "
                         "\"after_failure\": true}",
                         (long long)priority);
+    return keep_if_whole(buffer, start, is_whole);
 }
 
 /* All of them */
 
 /* A link, and within it the bodies of chords (celery/backends/base.py: Backend._fail_chain). */
-static void append_link(struct buffer *buffer, const struct request *request, struct json value,
-                        const struct outcome *outcome,
-                        const struct result_document_options *options, double now_wall_s)
+static void append_link(struct buffer *buffer, struct end *end, struct json value)
 {
+    struct arena *arena = end->request->arena;
+    bool stores = request_stores_errors(end->request);
     struct signature link;
-    for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, request->arena)) {
-        if (read_signature(value, request->arena, &link)
-            && option(&link, "task_id", request->arena).length > 0) {
-            if (request_stores_errors(request)) {
-                append_separator(buffer);
-                append_end(buffer, request, &link, outcome, options, now_wall_s);
-            }
-            append_member(buffer, request, &link);
+    for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, arena)) {
+        if (read_signature(value, arena, &link) && option(&link, "task_id", arena).length > 0) {
+            bool is_told = !stores || append_end(buffer, end, &link);
+            bool is_counted = append_member(buffer, end->request, &link);
+            end->left_out += is_told && is_counted ? 0 : 1;
         }
     }
 }
 
-static void append_chain(struct buffer *buffer, const struct request *request,
-                         const struct outcome *outcome,
-                         const struct result_document_options *options, double now_wall_s)
+static void append_chain(struct buffer *buffer, struct end *end)
 {
-    struct json_walk walk = json_walk(request->message.chain);
+    struct json_walk walk = json_walk(end->request->message.chain);
     struct json value;
     while (json_next_element(&walk, &value)) {
-        append_link(buffer, request, value, outcome, options, now_wall_s);
+        append_link(buffer, end, value);
     }
 }
 
@@ -249,20 +272,18 @@ void canvas_append_failure(struct buffer *buffer, const struct request *request,
                            const struct result_document_options *options, double now_wall_s,
                            size_t *ret_left_out)
 {
+    struct end end = {request, outcome, options, now_wall_s, 0};
     struct json_walk walk = json_walk(request->message.errbacks);
     struct json value;
     struct signature errback;
     int position = MESSAGE_FOLLOW_UP_ERRBACKS;
-    *ret_left_out = 0;
     (void)buffer_append_byte(buffer, '[');
-    append_chain(buffer, request, outcome, options, now_wall_s);
+    append_chain(buffer, &end);
     for (; json_next_element(&walk, &value); position++) {
-        if (!read_signature(value, request->arena, &errback) || errback.is_canvas) {
-            (*ret_left_out)++;
-            continue;
-        }
-        append_separator(buffer);
-        append_errback(buffer, &errback, request, position, options);
+        bool is_told = read_signature(value, request->arena, &errback) && !errback.is_canvas
+                       && append_errback(buffer, &errback, request, position, options);
+        end.left_out += is_told ? 0 : 1;
     }
     (void)buffer_append_byte(buffer, ']');
+    *ret_left_out = end.left_out;
 }

@@ -27,9 +27,9 @@ static struct request request_with(struct arena *arena, const char *chain, const
     return request;
 }
 
-/* The frames of a failure, as the pipeline reads them. */
-static size_t frames_shown(const struct request *request, bool is_extended,
-                           struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
+/* The frames of a failure that have room in `max_bytes`, as the pipeline reads them. */
+static size_t frames_within(const struct request *request, size_t max_bytes, bool is_extended,
+                            struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
 {
     struct outcome outcome = {
         .kind = OUTCOME_FAILURE,
@@ -43,7 +43,7 @@ static size_t frames_shown(const struct request *request, bool is_extended,
     struct result_document_options options = {.node_name = "celery@h", .timezone = &zone};
     options.is_extended = is_extended;
     struct buffer buffer;
-    buffer_init(&buffer, 65536);
+    buffer_init(&buffer, max_bytes);
     canvas_append_failure(&buffer, request, &outcome, &options, NOW_S, ret_left_out);
     struct json list = {.type = JSON_TYPE_ABSENT};
     if (!json_parse(arena_copy(request->arena, buffer_view(&buffer)), &list, &error)) {
@@ -59,6 +59,12 @@ static size_t frames_shown(const struct request *request, bool is_extended,
         }
     }
     return count;
+}
+
+static size_t frames_shown(const struct request *request, bool is_extended,
+                           struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
+{
+    return frames_within(request, 65536, is_extended, ret_frames, most, ret_left_out);
 }
 
 static size_t frames_of(const struct request *request, struct job_frame *ret_frames, size_t most,
@@ -204,6 +210,41 @@ static void test_leaves_out_what_it_cannot_send(void **state)
     assert_int_equal(left_out, 2);
 }
 
+/* Whatever the room is, what is there is whole, and the rest is counted. */
+static void test_leaves_out_what_has_no_room(void **state)
+{
+    static const char chain[] = "[" SIGNATURE("t", "[]", "\"task_id\": \"a\", \"chord\": {}") "]";
+    static const char errbacks[] =
+        "[" SIGNATURE("app.alert", "[\"long long long\"]", "") ", " SIGNATURE("e", "[]", "") "]";
+    struct request request = request_with(*state, chain, errbacks);
+    struct job_frame frames[8];
+    size_t most = 0;
+    size_t left_out = 0;
+    for (size_t room = 2; room < 4096; room += 3) {
+        size_t count =
+            frames_within(&request, room, false, frames, ARRAY_LENGTH(frames), &left_out);
+        most = count > most ? count : most;
+        assert_true(count + left_out >= 3 && count + left_out <= 4);
+    }
+    assert_int_equal(most, 4);
+    assert_int_equal(left_out, 0);
+}
+
+static void test_sends_large_arguments_whole(void **state)
+{
+    size_t length = (size_t)17 << 20;
+    char *argument = memory_new(length + 1);
+    memset(argument, 'x', length);
+    char *errbacks = arena_format(*state, "[" SIGNATURE("e", "[\"%s\"]", "") "]", argument);
+    memory_free(&argument);
+    struct request request = request_with(*state, "null", errbacks);
+    struct job_frame frame;
+    size_t left_out = 0;
+    assert_int_equal(frames_within(&request, (size_t)64 << 20, false, &frame, 1, &left_out), 1);
+    assert_true(frame.body.length > length);
+    assert_int_equal(frame.body.data[frame.body.length - 1], ']');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +256,8 @@ int main(void)
         cmocka_unit_test(test_ends_a_chain_that_has_reached_no_worker),
         cmocka_unit_test(test_calls_errbacks),
         cmocka_unit_test(test_leaves_out_what_it_cannot_send),
+        cmocka_unit_test(test_leaves_out_what_has_no_room),
+        cmocka_unit_test(test_sends_large_arguments_whole),
     };
     return cmocka_run_group_tests(tests, job_fixture_set_up_arena, job_fixture_tear_down_arena);
 }

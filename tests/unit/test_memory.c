@@ -48,6 +48,10 @@ static void test_buffer_stops_at_its_maximum(void **state)
     assert_true(buffer_format(&buffer, "%s", "abcdefghi"));
     assert_int_equal(buffer.length, 9);
     assert_false(buffer_format(&buffer, "%s", "ab"));
+    buffer_cut(&buffer, 8);
+    assert_false(buffer.overflowed);
+    assert_true(buffer_append_text(&buffer, "xy"));
+    assert_memory_equal(buffer_view(&buffer).data, "abcdefghxy", 10);
     buffer_fini(&buffer);
     assert_int_equal(buffer.length, 0);
 }
