@@ -179,6 +179,7 @@ static void read_delivery(const struct delivery *delivery, struct message *messa
     message->headers = delivery->headers;
     message->properties = delivery->properties;
     message->queue = delivery->routing_key.length > 0 ? delivery->routing_key : delivery->queue;
+    message->taken_from = delivery->queue;
     message->exchange = delivery->exchange;
     message->priority = delivery->priority;
     message->redelivered = delivery->redelivered;

@@ -57,7 +57,8 @@ struct message {
     struct json stamps;
     struct json headers; /* the object as received (protocol 2), or as converted (protocol 1) */
     struct json properties;
-    struct bytes queue; /* routing key: where it came from */
+    struct bytes queue;      /* routing key, as the sender wrote it; without one as taken_from */
+    struct bytes taken_from; /* the queue that it was in */
     struct bytes exchange;
     int64_t priority;
     bool redelivered;

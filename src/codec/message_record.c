@@ -22,6 +22,9 @@ void message_record_append(struct buffer *buffer, const struct message *message)
     base64_append(buffer, message->body);
     (void)buffer_append_text(buffer, "\", \"body_encoding\": \"base64\"");
     json_append_text_member(buffer, "queue", message->queue);
+    if (!bytes_equal(message->taken_from, message->queue)) {
+        json_append_text_member(buffer, "taken_from", message->taken_from);
+    }
     json_append_text_member(buffer, "exchange", message->exchange);
     (void)buffer_format(buffer, ", \"priority\": %lld, \"redelivered\": %s}",
                         (long long)message->priority, message->redelivered ? "true" : "false");
@@ -45,6 +48,9 @@ static bool read_envelope(struct json record, struct arena *arena, struct messag
         if (!json_text(json_get(record, texts[index].key), arena, texts[index].target)) {
             return false;
         }
+    }
+    if (!json_text(json_get(record, "taken_from"), arena, &message->taken_from)) {
+        message->taken_from = message->queue;
     }
     message->headers = json_get(record, "headers");
     message->properties = json_get(record, "properties");

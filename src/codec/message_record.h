@@ -6,6 +6,7 @@
  *    "content-encoding": …, "body": base64 of the decompressed body, "body_encoding": "base64",
  *    "queue": …, "exchange": …, "priority": …, "redelivered": …}
  *
+ * and "taken_from" when the queue's name is another one than its routing key, "queue".
  * python -m petiole.run reads the same. Pure.
  */
 #ifndef PETIOLE_CODEC_MESSAGE_RECORD_H

@@ -225,8 +225,8 @@ static bool append_errback(struct buffer *buffer, const struct signature *errbac
     id = id.length > 0 ? id : bytes_from_text(derived);
     (void)!json_int64(json_get(errback->options, "priority"), &priority);
     append_separator(buffer);
-    append_text(buffer,
-                "{\"publish\": {\"queue\": ", queue.length > 0 ? queue : request->message.queue);
+    append_text(buffer, "{\"publish\": {\"queue\": ",
+                queue.length > 0 ? queue : request->message.taken_from);
     (void)buffer_append_text(buffer, ", \"message\": {\"body\": \"");
     bool is_whole = append_body(buffer, errback, args);
     (void)buffer_append_text(buffer, "\", \"content-encoding\": \"utf-8\", \"content-type\": "

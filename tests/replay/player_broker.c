@@ -226,7 +226,8 @@ struct delivery *player_broker_delivery(struct world *world, char *const *words)
     delivery->arena = arena;
     delivery->tag = bytes_from_text(arena_format(arena, "%s", words[1]));
     delivery->queue = bytes_from_text(arena_format(arena, "%s", queue));
-    delivery->routing_key = delivery->queue;
+    delivery->routing_key =
+        bytes_from_text(arena_format(arena, "%s", or_text(world_option(words, "key"), queue)));
     delivery->content_type = BYTES("application/json");
     delivery->content_encoding = BYTES("utf-8");
     delivery->properties = parse_in(world, arena, BYTES("{}"));

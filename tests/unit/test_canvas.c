@@ -19,7 +19,7 @@ static struct request request_with(struct arena *arena, const char *chain, const
     struct request request = {.arena = arena, .type = &registry_defaults};
     request.message.id = BYTES("failed");
     request.message.root_id = BYTES("root");
-    request.message.queue = BYTES("tenant-a");
+    request.message.taken_from = BYTES("tenant-a");
     request.message.chain = job_fixture_parsed(chain);
     request.message.errbacks = job_fixture_parsed(errbacks);
     request.message.callbacks = job_fixture_parsed("null");

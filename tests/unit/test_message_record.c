@@ -46,6 +46,7 @@ static void assert_same(const struct message *one, const struct message *other)
         {one->reply_to, other->reply_to},
         {one->correlation_id, other->correlation_id},
         {one->queue, other->queue},
+        {one->taken_from, other->taken_from},
         {one->exchange, other->exchange},
         {one->content_type, other->content_type},
         {one->content_encoding, other->content_encoding},
@@ -173,6 +174,28 @@ static void test_properties_that_are_none_become_an_empty_object(void **state)
     arena_free(&arena);
 }
 
+static void test_a_queue_with_another_routing_key_is_told(void **state)
+{
+    (void)state;
+    struct arena *arena = arena_new(256);
+    struct message message;
+    struct message back;
+    struct delivery *delivery = golden_delivery_of("{\"task\": \"t\", \"id\": \"i\"}",
+                                                   "application/json", BYTES("[[], {}, {}]"), "q");
+    open_whole(delivery, &message);
+    struct bytes record = record_of(&message, arena);
+    assert_int_equal(json_get(json_checked(record), "taken_from").type, JSON_TYPE_ABSENT);
+    assert_true(message_record_read(record, arena, &back, NULL));
+    golden_assert(back.taken_from, BYTES("q"), "the queue of a record that names one");
+    delivery->routing_key = BYTES("k");
+    open_whole(delivery, &message);
+    assert_true(message_record_read(record_of(&message, arena), arena, &back, NULL));
+    golden_assert(back.queue, BYTES("k"), "routing key");
+    golden_assert(back.taken_from, BYTES("q"), "queue");
+    golden_delivery_free(&delivery);
+    arena_free(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_a_compressed_body_is_carried_decompressed),
         cmocka_unit_test(test_a_record_that_is_not_ours_is_refused),
         cmocka_unit_test(test_properties_that_are_none_become_an_empty_object),
+        cmocka_unit_test(test_a_queue_with_another_routing_key_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
