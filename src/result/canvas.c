@@ -1,6 +1,9 @@
 #include "result/canvas.h"
 
+#include <math.h>
+
 #include "base/base64.h"
+#include "codec/iso8601.h"
 #include "codec/message_retry.h"
 #include "codec/python_repr.h"
 
@@ -17,6 +20,15 @@ struct signature {
     bool is_canvas; /* a group, chain or chord itself */
 };
 
+/* What all frames are made of. */
+struct failure {
+    const struct request *request;
+    const struct outcome *outcome;
+    const struct result_document_options *options;
+    double now_wall_s;
+    size_t left_out;
+};
+
 bool canvas_follows_failure(const struct request *request)
 {
     return message_asks_for(request->message.errbacks) || message_asks_for(request->message.chain);
@@ -26,6 +38,8 @@ bool canvas_follows_success(const struct request *request)
 {
     return message_asks_for(request->message.callbacks) || message_asks_for(request->message.chain);
 }
+
+static const struct json no_value = {.type = JSON_TYPE_ABSENT};
 
 static bool read_signature(struct json value, struct arena *arena, struct signature *ret_signature)
 {
@@ -81,18 +95,10 @@ static bool keep_if_whole(struct buffer *buffer, size_t start, bool is_whole)
 
 /* The end of the chain */
 
-/* What there is to tell of the end of a chain. */
-struct end {
-    const struct request *request; /* the failed one */
-    const struct outcome *outcome;
-    const struct result_document_options *options;
-    double now_wall_s;
-    size_t left_out;
-};
-
-static bool append_end(struct buffer *buffer, const struct end *end, const struct signature *link)
+static bool append_end(struct buffer *buffer, const struct failure *failure,
+                       const struct signature *link)
 {
-    const struct request *request = end->request;
+    const struct request *request = failure->request;
     size_t start = buffer->length;
     struct buffer document;
     struct request ended = {.arena = request->arena, .type = &registry_defaults};
@@ -102,7 +108,8 @@ static bool append_end(struct buffer *buffer, const struct end *end, const struc
     ended.message.args = link->args;
     ended.message.kwargs = link->kwargs;
     buffer_init(&document, buffer->max_bytes);
-    result_document_append(&document, &ended, end->outcome, end->options, end->now_wall_s);
+    result_document_append(&document, &ended, failure->outcome, failure->options,
+                           failure->now_wall_s);
     bool is_whole = !document.overflowed;
     append_separator(buffer);
     append_text(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
@@ -134,8 +141,7 @@ static struct json chord_body(struct json link, struct arena *arena)
     struct bytes type = {NULL, 0};
     bool is_chord =
         json_text(json_get(link, "subtask_type"), arena, &type) && bytes_equal_text(type, "chord");
-    return is_chord ? json_get(json_get(link, "kwargs"), "body")
-                    : (struct json){.type = JSON_TYPE_ABSENT};
+    return is_chord ? json_get(json_get(link, "kwargs"), "body") : no_value;
 }
 
 /* Errbacks */
@@ -170,26 +176,69 @@ static struct bytes arguments_of(const struct signature *errback, const struct r
     return text;
 }
 
-static void append_headers(struct buffer *buffer, const struct signature *errback,
-                           const struct request *request, struct bytes id, struct bytes args,
-                           const struct result_document_options *options)
+/* So many seconds from now, or a time that is there as text (celery/app/amqp.py: as_task_v2). */
+static void append_time(struct buffer *buffer, const char *before, struct json value,
+                        double now_wall_s)
 {
-    const struct message *message = &request->message;
+    double seconds = 0;
+    if (json_double(value, &seconds)) {
+        (void)buffer_append_text(buffer, before);
+        (void)buffer_append_byte(buffer, '"');
+        iso8601_append(buffer, now_wall_s + fmin(fmax(0, seconds), EXECUTOR_MAX_COUNTDOWN_S), 0);
+        (void)buffer_append_byte(buffer, '"');
+    } else {
+        append_json(buffer, before, value.type == JSON_TYPE_STRING ? value : no_value);
+    }
+}
+
+/* The headers that come from options with values of their own. */
+static void append_times(struct buffer *buffer, struct json options, double now_wall_s)
+{
+    struct json countdown = json_get(options, "countdown");
+    append_time(buffer,
+                ", \"eta\": ", json_is_unset(countdown) ? json_get(options, "eta") : countdown,
+                now_wall_s);
+    append_time(buffer, ", \"expires\": ", json_get(options, "expires"), now_wall_s);
+    append_json(buffer, ", \"timelimit\": [", json_get(options, "time_limit"));
+    append_json(buffer, ", ", json_get(options, "soft_time_limit"));
+    (void)buffer_append_byte(buffer, ']');
+}
+
+/* Headers of the user's own, which win over those of one name as they do in Celery. */
+static void append_own_headers(struct buffer *buffer, struct json headers)
+{
+    struct json_walk walk = json_walk(headers);
+    struct bytes key;
+    struct json value;
+    while (headers.type == JSON_TYPE_OBJECT && json_next_member(&walk, &key, &value)) {
+        (void)buffer_append_text(buffer, ", \"");
+        (void)buffer_append(buffer, key);
+        (void)buffer_append_text(buffer, "\": ");
+        json_append_dumps(buffer, value);
+    }
+}
+
+static void append_headers(struct buffer *buffer, const struct signature *errback,
+                           const struct failure *failure, struct bytes id, struct bytes args)
+{
+    const struct message *message = &failure->request->message;
     bool has_kwargs = errback->kwargs.type == JSON_TYPE_OBJECT;
     append_text(buffer, "{\"lang\": \"py\", \"task\": ", errback->task);
     append_text(buffer, ", \"id\": ", id);
-    (void)buffer_append_text(buffer, ", \"shadow\": null, \"eta\": null, \"expires\": null, "
-                                     "\"group\": null, \"group_index\": null, \"retries\": 0, "
-                                     "\"timelimit\": [null, null]");
+    append_json(buffer, ", \"shadow\": ", json_get(errback->options, "shadow"));
+    (void)buffer_append_text(buffer, ", \"group\": null, \"group_index\": null, \"retries\": 0");
+    append_times(buffer, errback->options, failure->now_wall_s);
     append_text(buffer,
                 ", \"root_id\": ", message->root_id.length > 0 ? message->root_id : message->id);
     append_text(buffer, ", \"parent_id\": ", message->id);
     append_repr(buffer, ", \"argsrepr\": ", args);
     append_repr(buffer, ", \"kwargsrepr\": ", has_kwargs ? errback->kwargs.text : BYTES("{}"));
-    append_text(buffer, ", \"origin\": ", bytes_from_text(options->node_name));
+    append_text(buffer, ", \"origin\": ", bytes_from_text(failure->options->node_name));
     append_json(buffer, ", \"ignore_result\": ", json_get(errback->options, "ignore_result"));
     (void)buffer_append_text(buffer, ", \"replaced_task_nesting\": 0, \"stamped_headers\": null, "
-                                     "\"stamps\": {}}");
+                                     "\"stamps\": {}");
+    append_own_headers(buffer, json_get(errback->options, "headers"));
+    (void)buffer_append_byte(buffer, '}');
 }
 
 /* The body in base64; false when not all of it fits. */
@@ -212,9 +261,9 @@ static bool append_body(struct buffer *buffer, const struct signature *errback, 
 }
 
 static bool append_errback(struct buffer *buffer, const struct signature *errback,
-                           const struct request *request, int position,
-                           const struct result_document_options *options)
+                           const struct failure *failure, int position)
 {
+    const struct request *request = failure->request;
     char derived[37];
     int64_t priority = 0;
     size_t start = buffer->length;
@@ -231,7 +280,7 @@ static bool append_errback(struct buffer *buffer, const struct signature *errbac
     bool is_whole = append_body(buffer, errback, args);
     (void)buffer_append_text(buffer, "\", \"content-encoding\": \"utf-8\", \"content-type\": "
                                      "\"application/json\", \"headers\": ");
-    append_headers(buffer, errback, request, id, args, options);
+    append_headers(buffer, errback, failure, id, args);
     append_text(buffer, ", \"properties\": {\"correlation_id\": ", id);
     append_text(buffer, ", \"reply_to\": ", request->message.reply_to);
     (void)buffer_format(buffer,
@@ -244,26 +293,26 @@ static bool append_errback(struct buffer *buffer, const struct signature *errbac
 /* All of them */
 
 /* A link, and within it the bodies of chords (celery/backends/base.py: Backend._fail_chain). */
-static void append_link(struct buffer *buffer, struct end *end, struct json value)
+static void append_link(struct buffer *buffer, struct failure *failure, struct json value)
 {
-    struct arena *arena = end->request->arena;
-    bool stores = request_stores_errors(end->request);
+    struct arena *arena = failure->request->arena;
+    bool stores = request_stores_errors(failure->request);
     struct signature link;
     for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, arena)) {
         if (read_signature(value, arena, &link) && option(&link, "task_id", arena).length > 0) {
-            bool is_told = !stores || append_end(buffer, end, &link);
-            bool is_counted = append_member(buffer, end->request, &link);
-            end->left_out += is_told && is_counted ? 0 : 1;
+            bool is_told = !stores || append_end(buffer, failure, &link);
+            bool is_counted = append_member(buffer, failure->request, &link);
+            failure->left_out += is_told && is_counted ? 0 : 1;
         }
     }
 }
 
-static void append_chain(struct buffer *buffer, struct end *end)
+static void append_chain(struct buffer *buffer, struct failure *failure)
 {
-    struct json_walk walk = json_walk(end->request->message.chain);
+    struct json_walk walk = json_walk(failure->request->message.chain);
     struct json value;
     while (json_next_element(&walk, &value)) {
-        append_link(buffer, end, value);
+        append_link(buffer, failure, value);
     }
 }
 
@@ -272,18 +321,18 @@ void canvas_append_failure(struct buffer *buffer, const struct request *request,
                            const struct result_document_options *options, double now_wall_s,
                            size_t *ret_left_out)
 {
-    struct end end = {request, outcome, options, now_wall_s, 0};
+    struct failure failure = {request, outcome, options, now_wall_s, 0};
     struct json_walk walk = json_walk(request->message.errbacks);
     struct json value;
     struct signature errback;
     int position = MESSAGE_FOLLOW_UP_ERRBACKS;
     (void)buffer_append_byte(buffer, '[');
-    append_chain(buffer, &end);
+    append_chain(buffer, &failure);
     for (; json_next_element(&walk, &value); position++) {
         bool is_told = read_signature(value, request->arena, &errback) && !errback.is_canvas
-                       && append_errback(buffer, &errback, request, position, options);
-        end.left_out += is_told ? 0 : 1;
+                       && append_errback(buffer, &errback, &failure, position);
+        failure.left_out += is_told ? 0 : 1;
     }
     (void)buffer_append_byte(buffer, ']');
-    *ret_left_out = end.left_out;
+    *ret_left_out = failure.left_out;
 }

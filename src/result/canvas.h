@@ -18,7 +18,9 @@ bool canvas_follows_success(const struct request *request);
 /* Appends the frames (executor/job_frame.h) of what follows from the FAILURE `outcome`: the end of
  * each task in its chain, of a chord there also that of its body, when the failed one's own errors
  * are stored; and each errback as a task with the failed one's id as its argument, sent to the queue
- * that it names, else to the one that `request` came from. Ids that a signature does not have are derived, so that
+ * that it names, else to the one that `request` came from. Of an errback's options
+ * only these count: task_id, queue, priority, headers, countdown, eta, expires, time limits, shadow,
+ * ignore_result, link and link_error. Ids that a signature does not have are derived, so that
  * they are the same when it is done again. An errback that is a canvas itself, and
  * whatever has no room in `buffer`, which begins empty, is left out; `ret_left_out` counts these. */
 void canvas_append_failure(struct buffer *buffer, const struct request *request,

@@ -200,6 +200,41 @@ static void test_calls_errbacks(void **state)
     assert_int_equal(left_out, 0);
 }
 
+static void test_calls_errbacks_with_their_options(void **state)
+{
+    static const struct {
+        const char *options;
+        const char *header;
+        const char *expected;
+    } rows[] = {
+        {"", "eta", "null"},
+        {"\"countdown\": 60", "eta", "\"2030-01-02T03:05:05+00:00\""},
+        {"\"countdown\": -1", "eta", "\"2030-01-02T03:04:05+00:00\""},
+        {"\"countdown\": 1e300", "eta", "\"2061-09-10T04:50:45+00:00\""},
+        {"\"countdown\": null, \"eta\": \"2031-01-01T00:00:00\"", "eta", "\"2031-01-01T00:00:00\""},
+        {"\"eta\": [1]", "eta", "null"},
+        {"\"expires\": 3600", "expires", "\"2030-01-02T04:04:05+00:00\""},
+        {"\"expires\": \"2031-01-01T00:00:00\"", "expires", "\"2031-01-01T00:00:00\""},
+        {"\"time_limit\": 9", "timelimit", "[9, null]"},
+        {"\"soft_time_limit\": 3.5", "timelimit", "[null, 3.5]"},
+        {"\"shadow\": \"s\"", "shadow", "\"s\""},
+        {"\"headers\": {\"mine\": {\"a\":1}, \"lang\": \"c\"}", "mine", "{\"a\": 1}"},
+        {"\"headers\": {\"mine\": {\"a\":1}, \"lang\": \"c\"}", "lang", "\"c\""},
+        {"\"headers\": [1]", "lang", "\"py\""},
+    };
+
+    for (size_t index = 0; index < ARRAY_LENGTH(rows); index++) {
+        char errbacks[512];
+        (void)snprintf(errbacks, sizeof(errbacks), "[" SIGNATURE("e", "[]", "%s") "]",
+                       rows[index].options);
+        struct request request = request_with(*state, "[]", errbacks);
+        struct job_frame frame;
+        size_t left_out = 0;
+        assert_int_equal(frames_of(&request, &frame, 1, &left_out), 1);
+        assert_text(json_get(frame.headers, rows[index].header).text, rows[index].expected);
+    }
+}
+
 static void test_leaves_out_what_it_cannot_send(void **state)
 {
     static const char errbacks[] = "[{\"task\": \"celery.group\", \"subtask_type\": \"group\"}, 7]";
@@ -255,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_stores_no_ends_when_the_failed_task_stores_none),
         cmocka_unit_test(test_ends_a_chain_that_has_reached_no_worker),
         cmocka_unit_test(test_calls_errbacks),
+        cmocka_unit_test(test_calls_errbacks_with_their_options),
         cmocka_unit_test(test_leaves_out_what_it_cannot_send),
         cmocka_unit_test(test_leaves_out_what_has_no_room),
         cmocka_unit_test(test_sends_large_arguments_whole),
