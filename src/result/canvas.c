@@ -31,7 +31,9 @@ struct failure {
 
 bool canvas_follows_failure(const struct request *request)
 {
-    return message_asks_for(request->message.errbacks) || message_asks_for(request->message.chain);
+    const struct message *message = &request->message;
+    return message_asks_for(message->errbacks) || message_asks_for(message->chain)
+           || message_asks_for(message->chord);
 }
 
 bool canvas_follows_success(const struct request *request)
@@ -96,7 +98,7 @@ static bool keep_if_whole(struct buffer *buffer, size_t start, bool is_whole)
 /* The end of the chain */
 
 static bool append_end(struct buffer *buffer, const struct failure *failure,
-                       const struct signature *link)
+                       const struct signature *link, const struct outcome *outcome)
 {
     const struct request *request = failure->request;
     size_t start = buffer->length;
@@ -108,8 +110,7 @@ static bool append_end(struct buffer *buffer, const struct failure *failure,
     ended.message.args = link->args;
     ended.message.kwargs = link->kwargs;
     buffer_init(&document, buffer->max_bytes);
-    result_document_append(&document, &ended, failure->outcome, failure->options,
-                           failure->now_wall_s);
+    result_document_append(&document, &ended, outcome, failure->options, failure->now_wall_s);
     bool is_whole = !document.overflowed;
     append_separator(buffer);
     append_text(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
@@ -300,11 +301,53 @@ static void append_link(struct buffer *buffer, struct failure *failure, struct j
     struct signature link;
     for (; value.type == JSON_TYPE_OBJECT; value = chord_body(value, arena)) {
         if (read_signature(value, arena, &link) && option(&link, "task_id", arena).length > 0) {
-            bool is_told = !stores || append_end(buffer, failure, &link);
+            bool is_told = !stores || append_end(buffer, failure, &link, failure->outcome);
             bool is_counted = append_member(buffer, failure->request, &link);
             failure->left_out += is_told && is_counted ? 0 : 1;
         }
     }
+}
+
+/* "Dependency <id> raised <repr>" (celery/backends/redis.py: on_chord_part_return). */
+static struct outcome chord_error(const struct failure *failure)
+{
+    const struct request *request = failure->request;
+    const struct outcome *cause = failure->outcome;
+    struct buffer repr;
+    struct buffer text;
+    buffer_init(&repr, MAX_REPR_BYTES + 16);
+    python_repr_append(&repr, json_checked(cause->exc_message), MAX_REPR_BYTES);
+    struct bytes arguments = buffer_view(&repr); /* in brackets */
+    arguments = arguments.length < 2 ? bytes_of(NULL, 0)
+                                     : bytes_of(arguments.data + 1, arguments.length - 2);
+    const char *sentence = arena_format(request->arena, "Dependency %.*s raised %.*s(%.*s)",
+                                        BYTES_FORMAT(request->message.id),
+                                        BYTES_FORMAT(cause->exc_type), BYTES_FORMAT(arguments));
+    buffer_fini(&repr);
+    buffer_init(&text, strlen(sentence) * 6 + 8);
+    append_text(&text, "[", bytes_from_text(sentence));
+    (void)buffer_append_byte(&text, ']');
+    struct outcome error = {
+        .kind = OUTCOME_FAILURE,
+        .exc_type = BYTES("ChordError"),
+        .exc_module = BYTES("celery.exceptions"),
+        .exc_message = arena_copy(request->arena, buffer_view(&text)),
+    };
+    buffer_fini(&text);
+    return error;
+}
+
+/* A chord that nobody counts never gets to its body: who waits for that hears of it. */
+static void append_chord(struct buffer *buffer, struct failure *failure)
+{
+    struct arena *arena = failure->request->arena;
+    struct signature body;
+    if (!read_signature(failure->request->message.chord, arena, &body)
+        || option(&body, "task_id", arena).length == 0) {
+        return;
+    }
+    struct outcome error = chord_error(failure);
+    failure->left_out += append_end(buffer, failure, &body, &error) ? 0 : 1;
 }
 
 static void append_chain(struct buffer *buffer, struct failure *failure)
@@ -328,6 +371,7 @@ void canvas_append_failure(struct buffer *buffer, const struct request *request,
     int position = MESSAGE_FOLLOW_UP_ERRBACKS;
     (void)buffer_append_byte(buffer, '[');
     append_chain(buffer, &failure);
+    append_chord(buffer, &failure);
     for (; json_next_element(&walk, &value); position++) {
         bool is_told = read_signature(value, request->arena, &errback) && !errback.is_canvas
                        && append_errback(buffer, &errback, &failure, position);

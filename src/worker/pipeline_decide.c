@@ -105,8 +105,9 @@ struct json pipeline_failure_frames(const struct pipeline *pipeline, const struc
     buffer_fini(&buffer);
     if (left_out > 0) {
         log_task(LOG_ERROR, message->task, message->id,
-                 "%zu errbacks of task %.*s[%.*s] are groups, chains or chords, which this version "
-                 "of Petiole does not carry out; they are not called",
+                 "%zu errbacks or links of task %.*s[%.*s] are not carried out: errbacks that are "
+                 "groups, chains or chords, which this version of Petiole cannot call, or what is "
+                 "too large together",
                  left_out, BYTES_FORMAT(message_display_name(message)), BYTES_FORMAT(message->id));
     }
     return frames;

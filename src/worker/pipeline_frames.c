@@ -190,13 +190,14 @@ static bool names_task(struct json signature, struct bytes id, struct arena *are
            || one_names_task(json_get(kwargs, "header"), id, arena);
 }
 
-/* The failure of what is left of this one's chain; nothing else is its to tell. */
+/* The failure of what is left of this one's chain, or of its chord; nothing else is its to tell. */
 static bool is_its_to_tell(const struct frames *frames)
 {
     const struct job_frame *frame = &frames->frame;
     const struct request *request = frames->request;
     return !frames->has_forged && bytes_equal_text(frame->state, RESULT_FAILURE)
-           && one_names_task(request->message.chain, frame->task_id, request->arena);
+           && (one_names_task(request->message.chain, frame->task_id, request->arena)
+               || names_task(request->message.chord, frame->task_id, request->arena));
 }
 
 /* Returns whether on_step_done follows. */

@@ -129,7 +129,9 @@ def test_group(start: Callable[..., PetioleWorker], client: Celery) -> None:
     assert result.get(timeout=TIMEOUT_S) == [1, 2, 3]
 
 
-def test_chord_fails_with_a_sentence(start: Callable[..., PetioleWorker], client: Celery) -> None:
+def test_chord_fails_with_a_sentence(
+    start: Callable[..., PetioleWorker], client: Celery, backend: redis.Redis
+) -> None:
     start()
     members = [sign(client, "add", 1, 2), sign(client, "add", 3, 4)]
     result = chord(members)(sign(client, "tell"))
@@ -137,6 +139,9 @@ def test_chord_fails_with_a_sentence(start: Callable[..., PetioleWorker], client
         with pytest.raises(Exception, match="a chord, which this version") as raised:
             member.get(timeout=TIMEOUT_S)
         assert type(raised.value).__name__ == "CanvasUnsupported"
+    body = wait_stored(backend, result.id)["result"]
+    assert body["exc_type"] == "ChordError"
+    assert " raised CanvasUnsupported('task container_app.add[" in body["exc_message"][0]
 
 
 def test_queue_of_others_is_refused(

@@ -23,6 +23,7 @@ static struct request request_with(struct arena *arena, const char *chain, const
     request.message.chain = job_fixture_parsed(chain);
     request.message.errbacks = job_fixture_parsed(errbacks);
     request.message.callbacks = job_fixture_parsed("null");
+    request.message.chord = job_fixture_parsed("null");
     request.message.ignore_result = MESSAGE_UNSET;
     return request;
 }
@@ -111,6 +112,24 @@ static void test_ends_the_chain(void **state)
                 "\"exc_message\": [\"no memory\"], \"exc_module\": \"petiole.exceptions\"}, "
                 "\"traceback\": null, \"children\": [], \"date_done\": "
                 "\"2030-01-02T03:04:05+00:00\", \"group_id\": \"g\", \"task_id\": \"last\"}");
+}
+
+static void test_ends_the_body_of_its_own_chord(void **state)
+{
+    struct request request = request_with(*state, "null", "null");
+    struct job_frame frames[2];
+    size_t left_out = 0;
+    request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", "\"task_id\": \"the body\""));
+    assert_true(canvas_follows_failure(&request));
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 1);
+    assert_text(frames[0].task_id, "the body");
+    assert_text(frames[0].document,
+                "{\"status\": \"FAILURE\", \"result\": {\"exc_type\": \"ChordError\", "
+                "\"exc_message\": [\"Dependency failed raised OOMKilled('no memory')\"], "
+                "\"exc_module\": \"celery.exceptions\"}, \"traceback\": null, \"children\": [], "
+                "\"date_done\": \"2030-01-02T03:04:05+00:00\", \"task_id\": \"the body\"}");
+    request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", ""));
+    assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 0);
 }
 
 static void test_ends_a_chord_and_its_body(void **state)
@@ -285,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tells_which_ends_somebody_waits_for),
         cmocka_unit_test(test_ends_the_chain),
+        cmocka_unit_test(test_ends_the_body_of_its_own_chord),
         cmocka_unit_test(test_ends_a_chord_and_its_body),
         cmocka_unit_test(test_leaves_the_arguments_of_a_link_alone),
         cmocka_unit_test(test_stores_no_ends_when_the_failed_task_stores_none),
