@@ -65,7 +65,10 @@ LOCAL_DIFFERENCES: tuple[Difference, ...] = (
         "containers that end without a report",
         "They are failures of their category (`CrashExit`, `Signalled` …) in place of "
         "WorkerLostError, whatever `reject_on_worker_lost` and `retry_on_worker_lost` say: "
-        "`autoretry_for` takes these names. Errbacks are tasks of no group",
+        "`autoretry_for` takes these names. Errbacks are tasks of no group, to which the failed "
+        "one's id is passed also when they take (request, exc, traceback); without `queue` they "
+        "go where the failed task came from, and `exchange`, `routing_key`, `serializer`, "
+        "`compression` and stamps of theirs are not carried out",
         (
             Where("", "WorkerLostError|Worker exited|^billiard.exceptions$", "", LOST),
             Where(
