@@ -6,7 +6,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import NoReturn
@@ -129,13 +128,13 @@ def test_signal_within_a_large_frame(ends: tuple[socket.socket, _frames.Channel]
     received: list[bytes] = []
 
     def read() -> None:
-        time.sleep(0.2)
+        worker.recv(1, socket.MSG_PEEK)  # it has begun, and most of it finds no room
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
         while piece := worker.recv(1 << 20):
             received.append(piece)
 
     reader = threading.Thread(target=read)
     reader.start()
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
     with pytest.raises(TimeoutError):
         channel.send(_frames.STATE, document)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()

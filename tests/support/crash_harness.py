@@ -279,7 +279,7 @@ class CrashHarness:
         other = self.start(proxied=False)
         self.send()
         with self.stopped(victim):
-            time.sleep(seconds)
+            time.sleep(seconds)  # how long is the point
         self.send()
         self.wait_end()
         victim.stop()
@@ -297,7 +297,7 @@ class CrashHarness:
             self._work_a_little(chance)
             self.server.freeze()
             self.events["Redis stopped"] += 1
-            time.sleep(RESTORE_S + 1)
+            time.sleep(RESTORE_S + 1)  # how long is the point
             self.server.thaw()
             self._work_a_little(chance)
             # Nobody may publish before the subscriber is back.
@@ -320,7 +320,7 @@ class CrashHarness:
             self._work_a_little(chance)
             self.api.stall()
             self.events["API server held up"] += 1
-            time.sleep(RESTORE_S + 1)
+            time.sleep(RESTORE_S + 1)  # how long is the point
             self.api.flow()
             self._work_a_little(chance)
             self.api.cut(refuse=True)
