@@ -6,7 +6,6 @@
 #include <fnmatch.h>
 
 #include "codec/message_retry.h"
-#include "executor/job_frame.h"
 #include "worker/pipeline_private.h"
 
 #define MAX_UNDONE_LINES 10 /* of the log, for one task */
@@ -110,6 +109,23 @@ static bool is_allowed(const struct frames *frames, struct bytes queue)
     return is_found;
 }
 
+struct publication pipeline_publication_of(const struct job_frame *frame, struct bytes headers,
+                                           struct bytes delivery_tag)
+{
+    return (struct publication){
+        .routing_key = frame->queue,
+        .headers = headers,
+        .properties = frame->properties,
+        .correlation_id = frame->correlation_id,
+        .reply_to = frame->reply_to,
+        .content_type = frame->content_type,
+        .content_encoding = frame->content_encoding,
+        .body = frame->body,
+        .delivery_tag = delivery_tag,
+        .priority = frame->priority,
+    };
+}
+
 static void publish(struct frames *frames)
 {
     const struct job_frame *frame = &frames->frame;
@@ -121,18 +137,8 @@ static void publish(struct frames *frames)
     message_retry_append_sent_headers(&headers, frame->headers, rules->tenant_header,
                                       rules->tenant);
     message_retry_follow_up_id(&frames->request->message, frames->position, tag);
-    struct publication publication = {
-        .routing_key = frame->queue,
-        .headers = buffer_view(&headers),
-        .properties = frame->properties,
-        .correlation_id = frame->correlation_id,
-        .reply_to = frame->reply_to,
-        .content_type = frame->content_type,
-        .content_encoding = frame->content_encoding,
-        .body = frame->body,
-        .delivery_tag = bytes_from_text(tag),
-        .priority = frame->priority,
-    };
+    struct publication publication =
+        pipeline_publication_of(frame, buffer_view(&headers), bytes_from_text(tag));
     pipeline->broker->ops->publish(pipeline->broker, &publication, on_sent, frames);
     buffer_fini(&headers);
 }

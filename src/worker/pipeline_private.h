@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "codec/message_retry.h"
+#include "executor/job_frame.h"
 #include "worker/pipeline.h"
 
 /* One executor and the requests that wait for it. */
@@ -135,6 +136,10 @@ struct pipeline_frames {
  * can. */
 void pipeline_do_frames(struct pipeline *pipeline, struct request *request,
                         const struct pipeline_frames *what, broker_done_fn *on_done, void *context);
+
+/* The message that a PUBLISH asks for, by `headers`, which say whose it is. All is borrowed. */
+struct publication pipeline_publication_of(const struct job_frame *frame, struct bytes headers,
+                                           struct bytes delivery_tag);
 
 /* pipeline_state.c */
 

@@ -10,6 +10,7 @@
 #include "codec/message_retry.h"
 #include "executor/job_frame.h"
 #include "result/canvas.h"
+#include "worker/pipeline_private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -29,18 +30,8 @@ static void check_publication(const struct job_frame *frame, struct arena *arena
     buffer_init(&headers, (size_t)1 << 24);
     buffer_init(&text, (size_t)1 << 24);
     message_retry_append_sent_headers(&headers, frame->headers, "petiole_tenant", "tenant-user");
-    struct publication publication = {
-        .routing_key = frame->queue,
-        .headers = buffer_view(&headers),
-        .properties = frame->properties,
-        .correlation_id = frame->correlation_id,
-        .reply_to = frame->reply_to,
-        .content_type = frame->content_type,
-        .content_encoding = frame->content_encoding,
-        .body = frame->body,
-        .delivery_tag = BYTES("tag"),
-        .priority = frame->priority,
-    };
+    struct publication publication =
+        pipeline_publication_of(frame, buffer_view(&headers), BYTES("tag"));
     broker_redis_envelope_append(&text, &publication);
     require(!text.overflowed && json_parse(buffer_view(&text), &envelope, NULL));
     require(json_text(json_get(json_get(envelope, "headers"), "petiole_tenant"), arena, &tenant));
@@ -63,9 +54,10 @@ static void check_links(struct json links, struct arena *arena)
     struct buffer text;
     size_t left_out = 0;
     request.message.id = BYTES("id");
-    request.message.queue = BYTES("queue");
+    request.message.taken_from = BYTES("queue");
     request.message.chain = json_at(links, 0);
     request.message.errbacks = json_at(links, 1);
+    request.message.chord = json_at(links, 2);
     buffer_init(&text, (size_t)1 << 24);
     canvas_append_failure(&text, &request, &outcome, &options, 1893553445.5, &left_out);
     require(text.overflowed || json_parse(buffer_view(&text), &list, NULL));
