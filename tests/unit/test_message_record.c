@@ -159,14 +159,19 @@ static void test_a_record_that_is_not_ours_is_refused(void **state)
     }
 }
 
+static struct delivery *plain_delivery(void)
+{
+    return golden_delivery_of("{\"task\": \"t\", \"id\": \"i\"}", "application/json",
+                              BYTES("[[], {}, {}]"), "q");
+}
+
 static void test_properties_that_are_none_become_an_empty_object(void **state)
 {
     (void)state;
     struct arena *arena = arena_new(256);
     struct message message;
     struct message back;
-    struct delivery *delivery = golden_delivery_of("{\"task\": \"t\", \"id\": \"i\"}",
-                                                   "application/json", BYTES("[[], {}, {}]"), "q");
+    struct delivery *delivery = plain_delivery();
     open_whole(delivery, &message);
     assert_true(message_record_read(record_of(&message, arena), arena, &back, NULL));
     golden_assert(back.properties.text, BYTES("{}"), "properties");
@@ -180,8 +185,7 @@ static void test_a_queue_with_another_routing_key_is_told(void **state)
     struct arena *arena = arena_new(256);
     struct message message;
     struct message back;
-    struct delivery *delivery = golden_delivery_of("{\"task\": \"t\", \"id\": \"i\"}",
-                                                   "application/json", BYTES("[[], {}, {}]"), "q");
+    struct delivery *delivery = plain_delivery();
     open_whole(delivery, &message);
     struct bytes record = record_of(&message, arena);
     assert_int_equal(json_get(json_checked(record), "taken_from").type, JSON_TYPE_ABSENT);
