@@ -51,39 +51,65 @@ def test_far_away_redis(
     assert COUNT / took >= LEAST_PER_S, f"{COUNT / took:.0f} tasks/s"
 
 
+@pytest.fixture
 def start_pool(
-    start_petiole: Callable[..., PetioleWorker], redis_server: RedisServer, idle_s: float = 0
-) -> PetioleWorker:
-    """Start a worker of the tests' app in two processes, which end after `idle_s` (0: never)."""
+    start_petiole: Callable[..., PetioleWorker], redis_server: RedisServer
+) -> Callable[..., PetioleWorker]:
+    """Return a function that starts a worker of the tests' app in two processes.
+
+    They end after `idle_s` (0: never).
+    """
     urls = {"broker_url": redis_server.url(0), "result_backend": redis_server.url(1)}
     path = f"{TOP / 'python-shim' / 'src'}:{APP_FOLDER}"
-    return start_petiole(
-        settings={
-            "plugins": [],
-            "tasks": {"petiole.sample.*": {"executor": "process"}},
-            "process_idle_timeout": idle_s,
-        },
-        global_arguments=("-A", "app"),
-        arguments=("-c", "2"),
-        environment={
-            **app_environment(urls),
-            "PETIOLE_PYTHON": sys.executable,
-            "PYTHONPATH": path,
-        },
-        log_level="WARNING",
+
+    def start(idle_s: float = 0) -> PetioleWorker:
+        return start_petiole(
+            settings={
+                "plugins": [],
+                "tasks": {"petiole.sample.*": {"executor": "process"}},
+                "process_idle_timeout": idle_s,
+            },
+            global_arguments=("-A", "app"),
+            arguments=("-c", "2"),
+            environment={
+                **app_environment(urls),
+                "PETIOLE_PYTHON": sys.executable,
+                "PYTHONPATH": path,
+            },
+            log_level="WARNING",
+        )
+
+    return start
+
+
+@pytest.fixture
+def start_prefork(start_program: Callable[..., CeleryWorker]) -> Callable[[], CeleryWorker]:
+    """Return a function that starts Celery's worker, with the same app in as many processes."""
+    settings = {"worker_prefetch_multiplier": 32}
+    return lambda: start_program(
+        CeleryWorker, settings=settings, concurrency=2, log_level="WARNING"
     )
 
 
-def start_prefork(start_program: Callable[..., CeleryWorker]) -> CeleryWorker:
-    """Start Celery's worker with the same app in as many processes."""
-    settings = {"worker_prefetch_multiplier": 32}
-    return start_program(CeleryWorker, settings=settings, concurrency=2, log_level="WARNING")
+@pytest.fixture
+def send_many(
+    client: Celery, broker: redis.Redis, backend: redis.Redis
+) -> Callable[[int, str], None]:
+    """Return a function that puts so many no-op tasks into a queue, with no results there."""
+    pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
+
+    def send(count: int, queue: str = TENANT) -> None:
+        wait_settled(broker)
+        backend.flushdb()
+        push(broker, queue, copies(pattern, new_ids(count)))
+
+    return send
 
 
 def processor_s_and_rate(
     worker: PetioleWorker | CeleryWorker,
     count: int,
-    client: Celery,
+    send_many: Callable[..., None],
     broker: redis.Redis,
     backend: redis.Redis,
 ) -> tuple[float, float]:
@@ -91,21 +117,17 @@ def processor_s_and_rate(
 
     The best of some rounds of `count` tasks, which are all there when a round begins.
     """
-    pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
-    push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
+    send_many(WARM_UP_COUNT)
     wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
     rounds = []
     for _ in range(ROUNDS):
-        wait_settled(broker)
-        backend.flushdb()
-        push(broker, "aside", copies(pattern, new_ids(count)))
+        send_many(count, "aside")
         used_then, begin = processor_s(worker.pid), time.monotonic()
         broker.rename("aside", TENANT)
         wait_for(lambda: count_stored(backend) == count, 60)
         took_s, used = time.monotonic() - begin, processor_s(worker.pid) - used_then
         rounds.append((used / count, count / took_s))
     end_well(worker)
-    backend.flushdb()
     return min(used for used, _ in rounds), max(rate for _, rate in rounds)
 
 
@@ -116,46 +138,39 @@ def end_well(worker: PetioleWorker | CeleryWorker) -> None:
 
 
 def test_python_tasks_beside_prefork(
-    start_petiole: Callable[..., PetioleWorker],
-    start_program: Callable[..., CeleryWorker],
-    redis_server: RedisServer,
-    client: Celery,
+    start_pool: Callable[..., PetioleWorker],
+    start_prefork: Callable[[], CeleryWorker],
+    send_many: Callable[..., None],
     broker: redis.Redis,
     backend: redis.Redis,
 ) -> None:
     """A small task of an app takes a fraction of what it takes under Celery's own pool."""
-    servers = (client, broker, backend)
-    worker = start_prefork(start_program)
-    prefork, prefork_rate = processor_s_and_rate(worker, PREFORK_COUNT, *servers)
-    pool = start_pool(start_petiole, redis_server)
-    ours, rate = processor_s_and_rate(pool, PYTHON_COUNT, *servers)
+    by = (send_many, broker, backend)
+    prefork, prefork_rate = processor_s_and_rate(start_prefork(), PREFORK_COUNT, *by)
+    ours, rate = processor_s_and_rate(start_pool(), PYTHON_COUNT, *by)
     shown = f"{ours * 1e6:.0f} us a task, prefork {prefork * 1e6:.0f} us"
     assert ours <= prefork * MOST_OF_PREFORK, shown
     assert rate >= prefork_rate * LEAST_OF_PREFORK, f"{rate:.0f}/s, prefork {prefork_rate:.0f}/s"
 
 
 def test_memory_of_python_tasks_beside_prefork(
-    start_petiole: Callable[..., PetioleWorker],
-    start_program: Callable[..., CeleryWorker],
-    redis_server: RedisServer,
-    client: Celery,
-    broker: redis.Redis,
+    start_pool: Callable[..., PetioleWorker],
+    start_prefork: Callable[[], CeleryWorker],
+    send_many: Callable[..., None],
     backend: redis.Redis,
 ) -> None:
     """Idle after tasks: a tenth of prefork's PSS without processes, half of it with them."""
-    pattern = template(broker, client, TENANT, "petiole.sample.add", args=(2, 3))
 
     def idle_bytes(worker: PetioleWorker | CeleryWorker, processes: int | None) -> int:
-        backend.flushdb()
-        push(broker, TENANT, copies(pattern, new_ids(WARM_UP_COUNT)))
+        send_many(WARM_UP_COUNT)
         wait_for(lambda: count_stored(backend) == WARM_UP_COUNT, 60)
         wait_for(lambda: processes in {None, len(family(worker.pid))}, 20, "the end of processes")
         used = sum(sample(one).pss for one in family(worker.pid))
         end_well(worker)
         return used
 
-    prefork = idle_bytes(start_prefork(start_program), None)
-    warm = idle_bytes(start_pool(start_petiole, redis_server), None)
-    reaped = idle_bytes(start_pool(start_petiole, redis_server, idle_s=0.5), 1)
+    prefork = idle_bytes(start_prefork(), None)
+    warm = idle_bytes(start_pool(), None)
+    reaped = idle_bytes(start_pool(idle_s=0.5), 1)
     assert warm <= prefork / 2, f"{warm} B, prefork {prefork} B"
     assert reaped <= prefork / 10, f"{reaped} B, prefork {prefork} B"
