@@ -96,6 +96,11 @@ char *arena_text(struct arena *arena, struct bytes view)
     return text;
 }
 
+char *arena_text_copy(struct arena *arena, const char *text)
+{
+    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
+}
+
 struct bytes arena_copy(struct arena *arena, struct bytes view)
 {
     return bytes_of(arena_text(arena, view), view.length);

@@ -60,6 +60,9 @@ void *arena_alloc(struct arena *arena, size_t size);
 /* A NUL-terminated copy of `view` in the arena. */
 char *arena_text(struct arena *arena, struct bytes view);
 
+/* A copy of `text` in the arena; NULL of NULL. */
+char *arena_text_copy(struct arena *arena, const char *text);
+
 /* A copy of `view` in the arena, as a view; a NUL follows it. */
 struct bytes arena_copy(struct arena *arena, struct bytes view);
 

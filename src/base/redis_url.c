@@ -332,17 +332,12 @@ bool redis_url_parse(const char *text, bool for_backend, struct arena *arena,
     return true;
 }
 
-static const char *copy_text(struct arena *arena, const char *text)
-{
-    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
-}
-
 struct redis_url redis_url_copy(const struct redis_url *url, struct arena *arena)
 {
     struct redis_url copy = *url;
-    copy.user = copy_text(arena, url->user);
-    copy.password = copy_text(arena, url->password);
-    copy.display = copy_text(arena, url->display);
+    copy.user = arena_text_copy(arena, url->user);
+    copy.password = arena_text_copy(arena, url->password);
+    copy.display = arena_text_copy(arena, url->display);
     copy.stream = stream_options_copy(&url->stream, arena);
     return copy;
 }

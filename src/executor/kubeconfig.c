@@ -348,20 +348,15 @@ struct kubeconfig *kubeconfig_load(const struct kubeconfig_sources *sources, str
 
 /* Life cycle */
 
-static const char *copy_text(struct arena *arena, const char *text)
-{
-    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
-}
-
 struct kubeconfig *kubeconfig_copy(const struct kubeconfig *kubeconfig)
 {
     struct kubeconfig *copy = new_config();
     struct arena *arena = copy->arena;
-    copy->server = copy_text(arena, kubeconfig->server);
-    copy->token = copy_text(arena, kubeconfig->token);
-    copy->token_file = copy_text(arena, kubeconfig->token_file);
-    copy->namespace_name = copy_text(arena, kubeconfig->namespace_name);
-    copy->origin = copy_text(arena, kubeconfig->origin);
+    copy->server = arena_text_copy(arena, kubeconfig->server);
+    copy->token = arena_text_copy(arena, kubeconfig->token);
+    copy->token_file = arena_text_copy(arena, kubeconfig->token_file);
+    copy->namespace_name = arena_text_copy(arena, kubeconfig->namespace_name);
+    copy->origin = arena_text_copy(arena, kubeconfig->origin);
     copy->is_insecure = kubeconfig->is_insecure;
 
     const struct {
@@ -375,7 +370,7 @@ struct kubeconfig *kubeconfig_copy(const struct kubeconfig *kubeconfig)
 
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
         int descriptor = kubeconfig->descriptors[i];
-        *files[i].to = copy_text(arena, files[i].from);
+        *files[i].to = arena_text_copy(arena, files[i].from);
         if (descriptor >= 0) {
             copy->descriptors[i] = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
             *files[i].to = path_of(arena, copy->descriptors[i]);

@@ -565,11 +565,6 @@ static const char *prefix_of(struct arena *arena, const char *prefix)
     return arena_format(arena, "%s%s", prefix, is_separated ? "" : "_");
 }
 
-static const char *copy_text(struct arena *arena, const char *text)
-{
-    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
-}
-
 struct result_backend *result_redis_new(struct loop *loop,
                                         const struct result_redis_options *options,
                                         const struct result_events *events, void *context)
@@ -580,7 +575,7 @@ struct result_backend *result_redis_new(struct loop *loop,
     backend->arena = arena_new(512);
     backend->options = *options;
     backend->options.global_keyprefix = prefix_of(backend->arena, options->global_keyprefix);
-    backend->options.client_name = copy_text(backend->arena, options->client_name);
+    backend->options.client_name = arena_text_copy(backend->arena, options->client_name);
     backend->options.url = redis_url_copy(&options->url, backend->arena);
     backend->events = *events;
     backend->context = context;
