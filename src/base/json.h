@@ -107,4 +107,9 @@ void json_append_double(struct buffer *buffer, double number);
  * numbers as written, others as json_append_double does. */
 void json_append_dumps(struct buffer *buffer, struct json value);
 
+/* Append `before` as it is, then the text as json_append_string does, or the value as
+ * json_append_dumps does: null for one that is missing. */
+void json_append_text_after(struct buffer *buffer, const char *before, struct bytes text);
+void json_append_value_after(struct buffer *buffer, const char *before, struct json value);
+
 #endif

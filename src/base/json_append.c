@@ -242,3 +242,19 @@ void json_append_dumps(struct buffer *buffer, struct json value)
     }
     (void)buffer_append_byte(buffer, is_object ? '}' : ']');
 }
+
+void json_append_text_after(struct buffer *buffer, const char *before, struct bytes text)
+{
+    (void)buffer_append_text(buffer, before);
+    json_append_string(buffer, text);
+}
+
+void json_append_value_after(struct buffer *buffer, const char *before, struct json value)
+{
+    (void)buffer_append_text(buffer, before);
+    if (json_is_unset(value)) {
+        (void)buffer_append_text(buffer, "null");
+    } else {
+        json_append_dumps(buffer, value);
+    }
+}

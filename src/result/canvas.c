@@ -7,8 +7,7 @@
 #include "codec/message_retry.h"
 #include "codec/python_repr.h"
 
-#define MAX_REPR_BYTES    1024 /* celery/app/amqp.py: argsrepr_maxsize */
-#define EMPTY_MEMBER_TEXT "null"
+#define MAX_REPR_BYTES 1024 /* celery/app/amqp.py: argsrepr_maxsize */
 
 /* A task to send or to end, read from its signature (celery/canvas.py: Signature). */
 struct signature {
@@ -62,22 +61,6 @@ static struct bytes option(const struct signature *signature, const char *name, 
     return json_text(json_get(signature->options, name), arena, &text) ? text : bytes_of(NULL, 0);
 }
 
-static void append_text(struct buffer *buffer, const char *before, struct bytes text)
-{
-    (void)buffer_append_text(buffer, before);
-    json_append_string(buffer, text);
-}
-
-static void append_json(struct buffer *buffer, const char *before, struct json value)
-{
-    (void)buffer_append_text(buffer, before);
-    if (json_is_unset(value)) {
-        (void)buffer_append_text(buffer, EMPTY_MEMBER_TEXT);
-    } else {
-        json_append_dumps(buffer, value);
-    }
-}
-
 /* Between frames. */
 static void append_separator(struct buffer *buffer)
 {
@@ -113,8 +96,9 @@ static bool append_end(struct buffer *buffer, const struct failure *failure,
     result_document_append(&document, &ended, outcome, failure->options, failure->now_wall_s);
     bool is_whole = !document.overflowed;
     append_separator(buffer);
-    append_text(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
-    append_text(buffer, ", \"state\": \"FAILURE\", \"document\": ", buffer_view(&document));
+    json_append_text_after(buffer, "{\"store\": {\"task_id\": ", ended.message.id);
+    json_append_text_after(buffer,
+                           ", \"state\": \"FAILURE\", \"document\": ", buffer_view(&document));
     (void)buffer_append_text(buffer, "}, \"after_failure\": true}");
     buffer_fini(&document);
     return keep_if_whole(buffer, start, is_whole);
@@ -129,8 +113,9 @@ static bool append_member(struct buffer *buffer, const struct request *request,
         return true;
     }
     append_separator(buffer);
-    append_text(buffer, "{\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
-    append_text(buffer, ", \"group\": ", option(link, "group_id", request->arena));
+    json_append_text_after(
+        buffer, "{\"join_chord\": {\"task_id\": ", option(link, "task_id", request->arena));
+    json_append_text_after(buffer, ", \"group\": ", option(link, "group_id", request->arena));
     (void)buffer_append_text(buffer, ", \"state\": \"FAILURE\"}, \"after_failure\": true}");
     return keep_if_whole(buffer, start, true);
 }
@@ -152,7 +137,7 @@ static void append_repr(struct buffer *buffer, const char *before, struct bytes 
     struct buffer repr;
     buffer_init(&repr, MAX_REPR_BYTES + 16);
     python_repr_append(&repr, json_checked(json_value), MAX_REPR_BYTES);
-    append_text(buffer, before, buffer_view(&repr));
+    json_append_text_after(buffer, before, buffer_view(&repr));
     buffer_fini(&repr);
 }
 
@@ -188,7 +173,7 @@ static void append_time(struct buffer *buffer, const char *before, struct json v
         iso8601_append(buffer, now_wall_s + fmin(fmax(0, seconds), EXECUTOR_MAX_COUNTDOWN_S), 0);
         (void)buffer_append_byte(buffer, '"');
     } else {
-        append_json(buffer, before, value.type == JSON_TYPE_STRING ? value : no_value);
+        json_append_value_after(buffer, before, value.type == JSON_TYPE_STRING ? value : no_value);
     }
 }
 
@@ -200,8 +185,8 @@ static void append_times(struct buffer *buffer, struct json options, double now_
                 ", \"eta\": ", json_is_unset(countdown) ? json_get(options, "eta") : countdown,
                 now_wall_s);
     append_time(buffer, ", \"expires\": ", json_get(options, "expires"), now_wall_s);
-    append_json(buffer, ", \"timelimit\": [", json_get(options, "time_limit"));
-    append_json(buffer, ", ", json_get(options, "soft_time_limit"));
+    json_append_value_after(buffer, ", \"timelimit\": [", json_get(options, "time_limit"));
+    json_append_value_after(buffer, ", ", json_get(options, "soft_time_limit"));
     (void)buffer_append_byte(buffer, ']');
 }
 
@@ -224,18 +209,19 @@ static void append_headers(struct buffer *buffer, const struct signature *errbac
 {
     const struct message *message = &failure->request->message;
     bool has_kwargs = errback->kwargs.type == JSON_TYPE_OBJECT;
-    append_text(buffer, "{\"lang\": \"py\", \"task\": ", errback->task);
-    append_text(buffer, ", \"id\": ", id);
-    append_json(buffer, ", \"shadow\": ", json_get(errback->options, "shadow"));
+    json_append_text_after(buffer, "{\"lang\": \"py\", \"task\": ", errback->task);
+    json_append_text_after(buffer, ", \"id\": ", id);
+    json_append_value_after(buffer, ", \"shadow\": ", json_get(errback->options, "shadow"));
     (void)buffer_append_text(buffer, ", \"group\": null, \"group_index\": null, \"retries\": 0");
     append_times(buffer, errback->options, failure->now_wall_s);
-    append_text(buffer,
-                ", \"root_id\": ", message->root_id.length > 0 ? message->root_id : message->id);
-    append_text(buffer, ", \"parent_id\": ", message->id);
+    json_append_text_after(
+        buffer, ", \"root_id\": ", message->root_id.length > 0 ? message->root_id : message->id);
+    json_append_text_after(buffer, ", \"parent_id\": ", message->id);
     append_repr(buffer, ", \"argsrepr\": ", args);
     append_repr(buffer, ", \"kwargsrepr\": ", has_kwargs ? errback->kwargs.text : BYTES("{}"));
-    append_text(buffer, ", \"origin\": ", bytes_from_text(failure->options->node_name));
-    append_json(buffer, ", \"ignore_result\": ", json_get(errback->options, "ignore_result"));
+    json_append_text_after(buffer, ", \"origin\": ", bytes_from_text(failure->options->node_name));
+    json_append_value_after(buffer,
+                            ", \"ignore_result\": ", json_get(errback->options, "ignore_result"));
     (void)buffer_append_text(buffer, ", \"replaced_task_nesting\": 0, \"stamped_headers\": null, "
                                      "\"stamps\": {}");
     append_own_headers(buffer, json_get(errback->options, "headers"));
@@ -249,11 +235,11 @@ static bool append_body(struct buffer *buffer, const struct signature *errback, 
     buffer_init(&body, buffer->max_bytes);
     (void)buffer_append_byte(&body, '[');
     (void)buffer_append(&body, args);
-    append_json(&body, ", ",
-                errback->kwargs.type == JSON_TYPE_OBJECT ? errback->kwargs
-                                                         : json_checked(BYTES("{}")));
-    append_json(&body, ", {\"callbacks\": ", json_get(errback->options, "link"));
-    append_json(&body, ", \"errbacks\": ", json_get(errback->options, "link_error"));
+    json_append_value_after(&body, ", ",
+                            errback->kwargs.type == JSON_TYPE_OBJECT ? errback->kwargs
+                                                                     : json_checked(BYTES("{}")));
+    json_append_value_after(&body, ", {\"callbacks\": ", json_get(errback->options, "link"));
+    json_append_value_after(&body, ", \"errbacks\": ", json_get(errback->options, "link_error"));
     (void)buffer_append_text(&body, ", \"chain\": null, \"chord\": null}]");
     bool is_whole = !body.overflowed;
     base64_append(buffer, buffer_view(&body));
@@ -275,15 +261,15 @@ static bool append_errback(struct buffer *buffer, const struct signature *errbac
     id = id.length > 0 ? id : bytes_from_text(derived);
     (void)!json_int64(json_get(errback->options, "priority"), &priority);
     append_separator(buffer);
-    append_text(buffer, "{\"publish\": {\"queue\": ",
-                queue.length > 0 ? queue : request->message.taken_from);
+    json_append_text_after(buffer, "{\"publish\": {\"queue\": ",
+                           queue.length > 0 ? queue : request->message.taken_from);
     (void)buffer_append_text(buffer, ", \"message\": {\"body\": \"");
     bool is_whole = append_body(buffer, errback, args);
     (void)buffer_append_text(buffer, "\", \"content-encoding\": \"utf-8\", \"content-type\": "
                                      "\"application/json\", \"headers\": ");
     append_headers(buffer, errback, failure, id, args);
-    append_text(buffer, ", \"properties\": {\"correlation_id\": ", id);
-    append_text(buffer, ", \"reply_to\": ", request->message.reply_to);
+    json_append_text_after(buffer, ", \"properties\": {\"correlation_id\": ", id);
+    json_append_text_after(buffer, ", \"reply_to\": ", request->message.reply_to);
     (void)buffer_format(buffer,
                         ", \"priority\": %lld, \"body_encoding\": \"base64\"}}}, "
                         "\"after_failure\": true}",
@@ -325,7 +311,7 @@ static struct outcome chord_error(const struct failure *failure)
                                         BYTES_FORMAT(cause->exc_type), BYTES_FORMAT(arguments));
     buffer_fini(&repr);
     buffer_init(&text, strlen(sentence) * 6 + 8);
-    append_text(&text, "[", bytes_from_text(sentence));
+    json_append_text_after(&text, "[", bytes_from_text(sentence));
     (void)buffer_append_byte(&text, ']');
     struct outcome error = {
         .kind = OUTCOME_FAILURE,

@@ -23,23 +23,6 @@ const char *result_document_state(enum outcome_kind kind)
     }
 }
 
-static void append_string(struct buffer *buffer, const char *before, struct bytes text)
-{
-    (void)buffer_append_text(buffer, before);
-    json_append_string(buffer, text);
-}
-
-/* JSON that somebody else wrote, in the form of json.dumps. */
-static void append_dumps(struct buffer *buffer, const char *before, struct json value)
-{
-    (void)buffer_append_text(buffer, before);
-    if (json_is_unset(value)) {
-        (void)buffer_append_text(buffer, "null");
-    } else {
-        json_append_dumps(buffer, value);
-    }
-}
-
 /* JSON text that a runner made, or `otherwise` when it is none. */
 static void append_checked(struct buffer *buffer, struct bytes text, enum json_type wanted,
                            const char *otherwise)
@@ -57,10 +40,10 @@ static void append_result(struct buffer *buffer, const struct outcome *outcome)
     if (outcome->kind == OUTCOME_SUCCESS) {
         append_checked(buffer, outcome->result, JSON_TYPE_ABSENT, "null");
     } else if (outcome->exc_type.length > 0) {
-        append_string(buffer, "{\"exc_type\": ", outcome->exc_type);
+        json_append_text_after(buffer, "{\"exc_type\": ", outcome->exc_type);
         (void)buffer_append_text(buffer, ", \"exc_message\": ");
         append_checked(buffer, outcome->exc_message, JSON_TYPE_ARRAY, "[]");
-        append_string(buffer, ", \"exc_module\": ", outcome->exc_module);
+        json_append_text_after(buffer, ", \"exc_module\": ", outcome->exc_module);
         (void)buffer_append_byte(buffer, '}');
     } else {
         (void)buffer_append_text(buffer, "null");
@@ -92,12 +75,12 @@ static void append_stamps(struct buffer *buffer, const struct request *request)
     if (message->stamps.type != JSON_TYPE_OBJECT || json_count(message->stamps) == 0) {
         return;
     }
-    append_dumps(buffer, ", \"stamped_headers\": ", message->stamped_headers);
+    json_append_value_after(buffer, ", \"stamped_headers\": ", message->stamped_headers);
     while (json_next_member(&walk, &key, &value)) {
         struct json name = {JSON_TYPE_STRING, bytes_of(key.data - 1, key.length + 2)};
         if (is_stamped(message->stamped_headers, name, request->arena)) {
-            append_dumps(buffer, ", ", name);
-            append_dumps(buffer, ": ", value);
+            json_append_value_after(buffer, ", ", name);
+            json_append_value_after(buffer, ": ", value);
         }
     }
 }
@@ -106,7 +89,7 @@ static void append_stamps(struct buffer *buffer, const struct request *request)
 static void append_text_or_null(struct buffer *buffer, const char *before, struct bytes text)
 {
     if (text.length > 0) {
-        append_string(buffer, before, text);
+        json_append_text_after(buffer, before, text);
     } else {
         (void)buffer_format(buffer, "%snull", before);
     }
@@ -122,9 +105,9 @@ static void append_extended(struct buffer *buffer, const struct request *request
                     "\"retries\": null, \"queue\": null");
         return;
     }
-    append_string(buffer, ", \"name\": ", message->task);
-    append_dumps(buffer, ", \"args\": ", message->args);
-    append_dumps(buffer, ", \"kwargs\": ", message->kwargs);
+    json_append_text_after(buffer, ", \"name\": ", message->task);
+    json_append_value_after(buffer, ", \"args\": ", message->args);
+    json_append_value_after(buffer, ", \"kwargs\": ", message->kwargs);
     bool is_here = message->queue.length > 0;
     append_text_or_null(buffer,
                         ", \"worker\": ", bytes_from_text(is_here ? options->node_name : ""));
@@ -141,15 +124,15 @@ static void append_tail(struct buffer *buffer, const struct request *request,
     /* An unknown task has no request to read (celery/worker/consumer/consumer.py:
      * Consumer.on_unknown_task). */
     if (request->type && message->group.length > 0) {
-        append_string(buffer, ", \"group_id\": ", message->group);
+        json_append_text_after(buffer, ", \"group_id\": ", message->group);
     }
     if (request->type && message->parent_id.length > 0) {
-        append_string(buffer, ", \"parent_id\": ", message->parent_id);
+        json_append_text_after(buffer, ", \"parent_id\": ", message->parent_id);
     }
     if (options->is_extended) {
         append_extended(buffer, request, options);
     }
-    append_string(buffer, ", \"task_id\": ", message->id);
+    json_append_text_after(buffer, ", \"task_id\": ", message->id);
     (void)buffer_append_byte(buffer, '}');
 }
 
@@ -159,10 +142,10 @@ static void append_children(struct buffer *buffer, const struct request *request
                             const struct outcome *outcome)
 {
     if (outcome->children.type == JSON_TYPE_ARRAY) {
-        append_dumps(buffer, ", \"children\": ", outcome->children);
+        json_append_value_after(buffer, ", \"children\": ", outcome->children);
     } else if (outcome->kind == OUTCOME_RETRY && outcome->retry_countdown_s >= 0
                && outcome->frames.type == JSON_TYPE_ABSENT) {
-        append_string(buffer, ", \"children\": [[[", request->message.id);
+        json_append_text_after(buffer, ", \"children\": [[[", request->message.id);
         (void)buffer_append_text(buffer, ", null], null]]");
     } else {
         (void)buffer_append_text(buffer, ", \"children\": []");
@@ -188,8 +171,8 @@ void result_document_append_progress(struct buffer *buffer, const struct request
                                      const struct result_document_options *options,
                                      double now_wall_s)
 {
-    append_string(buffer, "{\"status\": ", progress->state);
-    append_dumps(buffer, ", \"result\": ", progress->meta);
+    json_append_text_after(buffer, "{\"status\": ", progress->state);
+    json_append_value_after(buffer, ", \"result\": ", progress->meta);
     (void)buffer_append_text(buffer, ", \"traceback\": null, \"children\": [], \"date_done\": ");
     if (is_ready(progress->state)) {
         append_date(buffer, options, now_wall_s);
@@ -249,9 +232,9 @@ void result_document_append_waiting(struct buffer *buffer, const struct request 
                                     const char *sentence,
                                     const struct result_document_options *options)
 {
-    append_string(buffer, "{\"status\": \"" RESULT_WAITING "\", \"result\": {\"reason\": ",
-                  bytes_from_text(sentence));
-    append_string(buffer, ", \"hostname\": ", bytes_from_text(options->node_name));
+    json_append_text_after(buffer, "{\"status\": \"" RESULT_WAITING "\", \"result\": {\"reason\": ",
+                           bytes_from_text(sentence));
+    json_append_text_after(buffer, ", \"hostname\": ", bytes_from_text(options->node_name));
     (void)buffer_append_byte(buffer, '}');
     append_unfinished_tail(buffer, request, options);
 }
