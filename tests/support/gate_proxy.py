@@ -102,13 +102,15 @@ class GateProxy:
             except OSError:
                 client.close()
                 continue
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets |= {client, server}
+            # From here on a pump may close both at any moment.
             for source, target, gate in (
                 (client, server, self.requests),
                 (server, client, self.answers),
             ):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(
                     target=self._pump, args=(source, target, gate), daemon=True
                 ).start()
