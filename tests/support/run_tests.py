@@ -38,6 +38,7 @@ INTERRUPT_GRACE_S = 30
 SKIPPED_EXIT_CODE = 77
 PYTEST_EXIT_CODES = (0, 1)
 FUZZ_SECONDS = 60
+REASON_CHARACTERS = 600
 TAP_ENVIRONMENT = {"CMOCKA_MESSAGE_OUTPUT": "TAP"}
 TAP_PLAN = re.compile(r"1\.\.(\d+)$")
 TAP_RESULT = re.compile(r"(?P<failed>not )?ok \d+ (?P<skip># SKIP )?(- )?(?P<name>.*)")
@@ -266,8 +267,10 @@ def read_junit(report: Path) -> Counts:
     """Count the test cases of a JUnit file; a case fails once, in its body or around it."""
     counts = Counts()
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it
-        if case.find("failure") is not None or case.find("error") is not None:
-            counts.failed.append(f"{case.get('classname')}::{case.get('name')}")
+        ends = [end for kind in ("failure", "error") for end in case.iter(kind)]
+        if ends:
+            why = " ".join(ends[0].get("message", "").split())[:REASON_CHARACTERS]
+            counts.failed.append(f"{case.get('classname')}::{case.get('name')}: {why}")
         elif case.find("skipped") is not None:
             counts.skipped += 1
         else:
