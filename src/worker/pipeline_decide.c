@@ -6,13 +6,20 @@
 #include "result/canvas.h"
 #include "worker/pipeline_private.h"
 
+/* Whether a Job has brought it back: such a request has no delivery. Its task's row may name another
+ * executor by now, which had no part in its end. */
+static bool is_of_job(const struct request *request)
+{
+    return !request->delivery;
+}
+
 /* The type's own retries (autoretry_for), unless the task asked for one itself. In a process
  * Celery's tracing does them; what ends there without it, as at the hard limit, is not tried again. */
 static void apply_retry_policy(struct pipeline *pipeline, const struct request *request,
                                struct outcome *outcome)
 {
     const struct task_type *type = request->type;
-    if (!type || type->executor == TASK_PROCESS) {
+    if (!type || (type->executor == TASK_PROCESS && !is_of_job(request))) {
         return;
     }
     int64_t retries = request->message.retries;
@@ -38,7 +45,7 @@ static void apply_lost(const struct request *request, struct outcome *outcome)
     }
     bool is_retried = type && type->retry_on_worker_lost;
     bool is_given_back =
-        request->delivery && type && type->reject_on_worker_lost && type->acks_late;
+        !is_of_job(request) && type && type->reject_on_worker_lost && type->acks_late;
     bool is_last =
         is_retried && type->max_retries >= 0 && request->message.retries >= type->max_retries;
     if (is_retried && !is_last) {
@@ -63,7 +70,7 @@ static void apply_reject(const struct request *request, struct outcome *outcome)
         outcome->exc_module = BYTES("celery.exceptions");
         outcome->exc_message = outcome->requeue ? BYTES("[null, true]") : BYTES("[null, false]");
     }
-    if (outcome->kind == OUTCOME_REJECT && !request->delivery) {
+    if (outcome->kind == OUTCOME_REJECT && is_of_job(request)) {
         outcome->requeue = false;
     }
 }
@@ -74,7 +81,7 @@ static bool apply_cold(const struct pipeline *pipeline, const struct request *re
                        struct outcome *outcome)
 {
     bool has_ended = outcome->kind == OUTCOME_SUCCESS || outcome->is_told;
-    if (!pipeline->is_cold || !request->delivery || has_ended) {
+    if (!pipeline->is_cold || is_of_job(request) || has_ended) {
         return false;
     }
     bool is_held = !request->delivery->is_settled;
@@ -113,15 +120,21 @@ struct json pipeline_failure_frames(const struct pipeline *pipeline, const struc
     return frames;
 }
 
+/* Whether a container ran the task, or was to. */
+static bool is_of_container(const struct request *request)
+{
+    const struct task_type *type = request->type;
+    return type && request->state != REQUEST_RECEIVED
+           && (is_of_job(request) || type->executor == TASK_KUBERNETES
+               || type->executor == TASK_LOCAL);
+}
+
 /* A container whose runner is not Celery's own code has left the links of its message undone. After
  * a success they are lost, so that it counts as a failure; after a failure the worker does them. */
 static void apply_links(const struct pipeline *pipeline, const struct request *request,
                         struct outcome *outcome)
 {
-    bool is_container =
-        request->type && request->state != REQUEST_RECEIVED
-        && (request->type->executor == TASK_KUBERNETES || request->type->executor == TASK_LOCAL);
-    if (!is_container || outcome->frames.type == JSON_TYPE_ARRAY) {
+    if (!is_of_container(request) || outcome->frames.type == JSON_TYPE_ARRAY) {
         return;
     }
     if (outcome->kind == OUTCOME_SUCCESS && canvas_follows_success(request)) {

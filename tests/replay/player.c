@@ -43,12 +43,23 @@ static double number_of(char *const *words, const char *key, double otherwise)
     return text ? strtod(text, NULL) : otherwise;
 }
 
+/* Of a TYPE, which may name one that this world does not have. */
+static enum task_executor executor_of(struct world *world, const char *name)
+{
+    if (!name || strcmp(name, "native") == 0) {
+        return TASK_NATIVE;
+    }
+    if (strcmp(name, "kubernetes") != 0 && strcmp(name, "process") != 0) {
+        world_fail(world, "no executor %s", name);
+    }
+    return strcmp(name, "process") == 0 ? TASK_PROCESS : TASK_KUBERNETES;
+}
+
 static void play_type(struct world *world, char *const *words)
 {
     struct task_type type = registry_defaults;
-    const char *executor = world_option(words, "executor");
     type.pattern = words[1];
-    type.executor = executor && strcmp(executor, "kubernetes") == 0 ? TASK_KUBERNETES : TASK_NATIVE;
+    type.executor = executor_of(world, world_option(words, "executor"));
     type.acks_late = is_yes(words, "acks_late", false);
     type.acks_on_failure = is_yes(words, "acks_on_failure", true);
     type.acks_on_timeout = is_yes(words, "acks_on_timeout", true);
