@@ -55,8 +55,8 @@ struct pipeline_options {
      * is there would fill the memory while the backend is away. */
     size_t max_reports;
     const char *namespace_name; /* of the outbox */
-    /* Where tasks in containers may send to: `queues`, which are consumed, and what the globs of
-     * `publish_queues` name; both end with NULL. */
+    /* Where tasks in containers may send to: the tenant's own queue, `queues`, which are consumed, and
+     * what the globs of `publish_queues` name; both end with NULL. */
     const char *const *queues;
     const char *const *publish_queues;
     /* Called when nothing runs or is reported any more, after pipeline_stop. */

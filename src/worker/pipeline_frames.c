@@ -94,12 +94,13 @@ static void on_sent(void *context, bool ok, const struct error *error)
 }
 
 /* Whether the tasks of this worker may send to `queue`. What their messages say of the queue that
- * they were sent to does not count: anybody may have written it. */
+ * they were sent to does not count, nor what a Job says of the one that its message was taken from:
+ * anybody may have written it. */
 static bool is_allowed(const struct frames *frames, struct bytes queue)
 {
     const struct pipeline_options *options = &frames->pipeline->options;
     const char *name = arena_text(frames->request->arena, queue);
-    bool is_found = false;
+    bool is_found = strcmp(options->rules.tenant, name) == 0;
     for (const char *const *own = options->queues; *own && !is_found; own++) {
         is_found = strcmp(*own, name) == 0;
     }

@@ -14,7 +14,7 @@ SETTING(kubernetes_quota_timeout, SECONDS, "86400", "seconds that a task which w
 SETTING(kubernetes_api_qps, COUNT, "500", "requests to the API server per second in the long run, without watches and logs; 0: no limit")
 SETTING(kubernetes_api_burst, COUNT, "1000", "the same at once, after a rest")
 SETTING(kubernetes_follow_logs, COUNT, "100", "most pods whose log is followed for progress (update_state); 0: none")
-SETTING(kubernetes_publish_queues, LIST, "[]", "queues (names or globs) that tasks in Jobs and local processes may send to, besides those that this worker consumes")
+SETTING(kubernetes_publish_queues, LIST, "[]", "queues (names or globs) that tasks in Jobs and local processes may send to, besides the tenant's own and those that this worker consumes")
 SETTING(kubernetes_fatal_pending_reasons, LIST, "[CreateContainerConfigError, ErrImagePull, CreateContainerError, ImageInspectError, InvalidImageName, ErrImageNeverPull]", "why a container may wait that ends its task at once; ErrImagePull (and ImagePullBackOff) after kubernetes_image_pull_grace")
 SETTING(kubernetes_image_pull_grace, COUNT, "30", "seconds that an image may fail to be pulled before its task fails")
 SETTING(kubernetes_unschedulable_timeout, COUNT, "86400", "seconds that a pod may wait for a node before its task fails; 0: for ever")

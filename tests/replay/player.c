@@ -89,6 +89,11 @@ static void play_eta_limit(struct world *world, char *const *words)
     world->options.max_scheduled = strtoul(words[1], NULL, 10);
 }
 
+static void play_queues(struct world *world, char *const *words)
+{
+    world->options.queues = names_of(world, words[1]);
+}
+
 static void play_waiting_timeout(struct world *world, char *const *words)
 {
     world->options.waiting_timeout_ms = world_duration_ms(world, words[1]);
@@ -215,6 +220,7 @@ static void play_words(struct world *world, char *const *words)
         {"ETA-LIMIT", play_eta_limit},
         {"WAITING-TIMEOUT", play_waiting_timeout},
         {"REPORTS", play_reports},
+        {"QUEUES", play_queues},
         {"RESULTS", play_results},
         {"READY", play_ready},
         {"DELIVER", player_broker_deliver},
