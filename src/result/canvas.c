@@ -162,6 +162,14 @@ static struct bytes arguments_of(const struct signature *errback, const struct r
     return text;
 }
 
+/* The text of a time in a signature: a datetime as Kombu writes it (kombu/utils/json.py: JSONEncoder),
+ * or as it did before Celery 5.3; else ABSENT. */
+static struct json text_of_time(struct json value)
+{
+    struct json text = value.type == JSON_TYPE_OBJECT ? json_get(value, "__value__") : value;
+    return text.type == JSON_TYPE_STRING ? text : no_value;
+}
+
 /* So many seconds from now, or a time that is there as text (celery/app/amqp.py: as_task_v2). */
 static void append_time(struct buffer *buffer, const char *before, struct json value,
                         double now_wall_s)
@@ -173,7 +181,7 @@ static void append_time(struct buffer *buffer, const char *before, struct json v
         iso8601_append(buffer, now_wall_s + fmin(fmax(0, seconds), EXECUTOR_MAX_COUNTDOWN_S), 0);
         (void)buffer_append_byte(buffer, '"');
     } else {
-        json_append_value_after(buffer, before, value.type == JSON_TYPE_STRING ? value : no_value);
+        json_append_value_after(buffer, before, text_of_time(value));
     }
 }
 
