@@ -28,11 +28,12 @@ struct failure {
     size_t left_out;
 };
 
-bool canvas_follows_failure(const struct request *request)
+bool canvas_follows_end(const struct request *request, enum outcome_kind kind)
 {
     const struct message *message = &request->message;
-    return message_asks_for(message->errbacks) || message_asks_for(message->chain)
-           || message_asks_for(message->chord);
+    return message_asks_for(message->chord)
+           || (kind == OUTCOME_FAILURE
+               && (message_asks_for(message->errbacks) || message_asks_for(message->chain)));
 }
 
 bool canvas_follows_success(const struct request *request)
@@ -353,23 +354,33 @@ static void append_chain(struct buffer *buffer, struct failure *failure)
     }
 }
 
-void canvas_append_failure(struct buffer *buffer, const struct request *request,
-                           const struct outcome *outcome,
-                           const struct result_document_options *options, double now_wall_s,
-                           size_t *ret_left_out)
+static void append_errbacks(struct buffer *buffer, struct failure *failure)
 {
-    struct failure failure = {request, outcome, options, now_wall_s, 0};
+    const struct request *request = failure->request;
     struct json_walk walk = json_walk(request->message.errbacks);
     struct json value;
     struct signature errback;
     int position = MESSAGE_FOLLOW_UP_ERRBACKS;
-    (void)buffer_append_byte(buffer, '[');
-    append_chain(buffer, &failure);
-    append_chord(buffer, &failure);
     for (; json_next_element(&walk, &value); position++) {
         bool is_told = read_signature(value, request->arena, &errback) && !errback.is_canvas
-                       && append_errback(buffer, &errback, &failure, position);
-        failure.left_out += is_told ? 0 : 1;
+                       && append_errback(buffer, &errback, failure, position);
+        failure->left_out += is_told ? 0 : 1;
+    }
+}
+
+void canvas_append_end(struct buffer *buffer, const struct request *request,
+                       const struct outcome *outcome, const struct result_document_options *options,
+                       double now_wall_s, size_t *ret_left_out)
+{
+    struct failure failure = {request, outcome, options, now_wall_s, 0};
+    bool has_failed = outcome->kind == OUTCOME_FAILURE;
+    (void)buffer_append_byte(buffer, '[');
+    if (has_failed) {
+        append_chain(buffer, &failure);
+    }
+    append_chord(buffer, &failure);
+    if (has_failed) {
+        append_errbacks(buffer, &failure);
     }
     (void)buffer_append_byte(buffer, ']');
     *ret_left_out = failure.left_out;

@@ -13,13 +13,20 @@ static bool is_of_job(const struct request *request)
     return !request->delivery;
 }
 
+/* Whether Celery's code in a process has run it or was to: there what follows from its end is done by
+ * that code, too. */
+static bool is_of_process(const struct request *request)
+{
+    return request->type && request->type->executor == TASK_PROCESS && !is_of_job(request);
+}
+
 /* The type's own retries (autoretry_for), unless the task asked for one itself. In a process
  * Celery's tracing does them; what ends there without it, as at the hard limit, is not tried again. */
 static void apply_retry_policy(struct pipeline *pipeline, const struct request *request,
                                struct outcome *outcome)
 {
     const struct task_type *type = request->type;
-    if (!type || (type->executor == TASK_PROCESS && !is_of_job(request))) {
+    if (!type || is_of_process(request)) {
         return;
     }
     int64_t retries = request->message.retries;
@@ -95,19 +102,19 @@ static bool apply_cold(const struct pipeline *pipeline, const struct request *re
     return true;
 }
 
-struct json pipeline_failure_frames(const struct pipeline *pipeline, const struct request *request,
-                                    const struct outcome *outcome)
+struct json pipeline_end_frames(const struct pipeline *pipeline, const struct request *request,
+                                const struct outcome *outcome)
 {
     struct buffer buffer;
     size_t left_out = 0;
     const struct message *message = &request->message;
     struct json frames = {.type = JSON_TYPE_ABSENT};
-    if (!canvas_follows_failure(request)) {
+    if (!canvas_follows_end(request, outcome->kind)) {
         return frames;
     }
     buffer_init(&buffer, PIPELINE_MAX_DOCUMENT_BYTES);
-    canvas_append_failure(&buffer, request, outcome, &pipeline->options.document,
-                          loop_wall_s(pipeline->options.loop), &left_out);
+    canvas_append_end(&buffer, request, outcome, &pipeline->options.document,
+                      loop_wall_s(pipeline->options.loop), &left_out);
     frames = json_checked(arena_copy(request->arena, buffer_view(&buffer)));
     buffer_fini(&buffer);
     if (left_out > 0) {
@@ -130,11 +137,18 @@ static bool is_of_container(const struct request *request)
 }
 
 /* A container whose runner is not Celery's own code has left the links of its message undone. After
- * a success they are lost, so that it counts as a failure; after a failure the worker does them. */
+ * a success they are lost, so that it counts as a failure; after a failure the worker does them. The
+ * chord of a member that is revoked fails wherever that was to run, or did. */
 static void apply_links(const struct pipeline *pipeline, const struct request *request,
                         struct outcome *outcome)
 {
-    if (!is_of_container(request) || outcome->frames.type == JSON_TYPE_ARRAY) {
+    if (outcome->frames.type == JSON_TYPE_ARRAY) {
+        return;
+    }
+    if (outcome->kind == OUTCOME_REVOKED && !is_of_process(request)) {
+        outcome->frames = pipeline_end_frames(pipeline, request, outcome);
+    }
+    if (!is_of_container(request)) {
         return;
     }
     if (outcome->kind == OUTCOME_SUCCESS && canvas_follows_success(request)) {
@@ -144,7 +158,7 @@ static void apply_links(const struct pipeline *pipeline, const struct request *r
                          NULL, outcome);
     }
     if (outcome->kind == OUTCOME_FAILURE) {
-        outcome->frames = pipeline_failure_frames(pipeline, request, outcome);
+        outcome->frames = pipeline_end_frames(pipeline, request, outcome);
     }
 }
 

@@ -58,7 +58,7 @@ static void end_unsupported(struct pipeline *pipeline, struct request *request,
 {
     struct outcome outcome;
     executor_failure(request->arena, "CanvasUnsupported", reason->message, NULL, &outcome);
-    outcome.frames = pipeline_failure_frames(pipeline, request, &outcome);
+    outcome.frames = pipeline_end_frames(pipeline, request, &outcome);
     pipeline_report(pipeline, request, &outcome, NULL);
 }
 

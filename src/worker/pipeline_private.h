@@ -104,10 +104,10 @@ void pipeline_decide(struct pipeline *pipeline, const struct request *request,
  * on_success, on_timeout). */
 enum settlement pipeline_settlement(const struct request *request, const struct outcome *outcome);
 
-/* The frames of what follows from a FAILURE by the message's links, in the request's arena; ABSENT:
- * nothing. */
-struct json pipeline_failure_frames(const struct pipeline *pipeline, const struct request *request,
-                                    const struct outcome *outcome);
+/* The frames of what follows from a FAILURE or REVOKED by the message's links, in the request's
+ * arena; ABSENT: nothing. */
+struct json pipeline_end_frames(const struct pipeline *pipeline, const struct request *request,
+                                const struct outcome *outcome);
 
 /* pipeline_report.c */
 
@@ -126,7 +126,8 @@ void pipeline_report_concluded(void *context, struct request *request, const str
 struct pipeline_frames {
     struct json list;   /* as outcome.frames; must live as long as the request */
     bool skips_failure; /* without those that follow a failure: the task is tried again instead */
-    bool goes_on;       /* the task has failed: what can never be done is told, and left out */
+    /* the task has failed or is revoked: what can never be done is told, and left out */
+    bool goes_on;
     /* what delivery tags derive from: each list of a run has its own */
     enum message_follow_up follow_up;
 };

@@ -291,7 +291,7 @@ static void fail_to_publish(struct report *report, const struct error *error)
     pipeline_log_outcome(report->pipeline, report->request, &outcome);
     report->settlement = pipeline_settlement(report->request, &outcome);
     struct pipeline_frames frames = {
-        .list = pipeline_failure_frames(report->pipeline, report->request, &outcome),
+        .list = pipeline_end_frames(report->pipeline, report->request, &outcome),
         .goes_on = true,
         .follow_up = MESSAGE_FOLLOW_UP_FAILURE,
     };
@@ -391,7 +391,7 @@ static void publish_or_store(struct report *report)
     struct pipeline_frames frames = {
         .list = report->frames,
         .skips_failure = report->is_retry && !report->is_sent,
-        .goes_on = report->kind == OUTCOME_FAILURE,
+        .goes_on = report->kind == OUTCOME_FAILURE || report->kind == OUTCOME_REVOKED,
         .follow_up = MESSAGE_FOLLOW_UP_FRAMES,
     };
     pipeline_do_frames(report->pipeline, report->request, &frames, on_frames_done, report);

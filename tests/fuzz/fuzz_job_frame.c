@@ -59,7 +59,7 @@ static void check_links(struct json links, struct arena *arena)
     request.message.errbacks = json_at(links, 1);
     request.message.chord = json_at(links, 2);
     buffer_init(&text, (size_t)1 << 24);
-    canvas_append_failure(&text, &request, &outcome, &options, 1893553445.5, &left_out);
+    canvas_append_end(&text, &request, &outcome, &options, 1893553445.5, &left_out);
     require(text.overflowed || json_parse(buffer_view(&text), &list, NULL));
     require(text.overflowed || list.type == JSON_TYPE_ARRAY);
     buffer_fini(&text);

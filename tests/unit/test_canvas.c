@@ -28,16 +28,18 @@ static struct request request_with(struct arena *arena, const char *chain, const
     return request;
 }
 
-/* The frames of a failure that have room in `max_bytes`, as the pipeline reads them. */
-static size_t frames_within(const struct request *request, size_t max_bytes, bool is_extended,
-                            struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
+static const struct outcome out_of_memory = {
+    .kind = OUTCOME_FAILURE,
+    .exc_type = {"OOMKilled", 9},
+    .exc_module = {"petiole.exceptions", 18},
+    .exc_message = {"[\"no memory\"]", 13},
+};
+
+/* The frames after `outcome` that have room in `max_bytes`, as the pipeline reads them. */
+static size_t frames_after(const struct request *request, const struct outcome *outcome,
+                           size_t max_bytes, bool is_extended, struct job_frame *ret_frames,
+                           size_t most, size_t *ret_left_out)
 {
-    struct outcome outcome = {
-        .kind = OUTCOME_FAILURE,
-        .exc_type = BYTES("OOMKilled"),
-        .exc_module = BYTES("petiole.exceptions"),
-        .exc_message = BYTES("[\"no memory\"]"),
-    };
     struct timezone_table zone;
     struct error error = {0};
     assert_true(timezone_load("UTC", (int64_t)NOW_S, &zone, &error));
@@ -45,7 +47,7 @@ static size_t frames_within(const struct request *request, size_t max_bytes, boo
     options.is_extended = is_extended;
     struct buffer buffer;
     buffer_init(&buffer, max_bytes);
-    canvas_append_failure(&buffer, request, &outcome, &options, NOW_S, ret_left_out);
+    canvas_append_end(&buffer, request, outcome, &options, NOW_S, ret_left_out);
     struct json list = {.type = JSON_TYPE_ABSENT};
     if (!json_parse(arena_copy(request->arena, buffer_view(&buffer)), &list, &error)) {
         fail_msg("%s", error.message);
@@ -60,6 +62,13 @@ static size_t frames_within(const struct request *request, size_t max_bytes, boo
         }
     }
     return count;
+}
+
+static size_t frames_within(const struct request *request, size_t max_bytes, bool is_extended,
+                            struct job_frame *ret_frames, size_t most, size_t *ret_left_out)
+{
+    return frames_after(request, &out_of_memory, max_bytes, is_extended, ret_frames, most,
+                        ret_left_out);
 }
 
 static size_t frames_shown(const struct request *request, bool is_extended,
@@ -86,11 +95,11 @@ static void test_tells_which_ends_somebody_waits_for(void **state)
     struct request none = request_with(*state, "null", "[]");
     struct request linked = request_with(*state, "[{}]", "[]");
     struct request watched = request_with(*state, "[]", "[{}]");
-    assert_false(canvas_follows_failure(&none));
+    assert_false(canvas_follows_end(&none, OUTCOME_FAILURE));
     assert_false(canvas_follows_success(&none));
-    assert_true(canvas_follows_failure(&linked));
+    assert_true(canvas_follows_end(&linked, OUTCOME_FAILURE));
     assert_true(canvas_follows_success(&linked));
-    assert_true(canvas_follows_failure(&watched));
+    assert_true(canvas_follows_end(&watched, OUTCOME_FAILURE));
     assert_false(canvas_follows_success(&watched));
     none.message.callbacks = job_fixture_parsed("[{}]");
     assert_true(canvas_follows_success(&none));
@@ -120,7 +129,7 @@ static void test_ends_the_body_of_its_own_chord(void **state)
     struct job_frame frames[2];
     size_t left_out = 0;
     request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", "\"task_id\": \"the body\""));
-    assert_true(canvas_follows_failure(&request));
+    assert_true(canvas_follows_end(&request, OUTCOME_FAILURE));
     assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 1);
     assert_text(frames[0].task_id, "the body");
     assert_text(frames[0].document,
@@ -130,6 +139,25 @@ static void test_ends_the_body_of_its_own_chord(void **state)
                 "\"date_done\": \"2030-01-02T03:04:05+00:00\", \"task_id\": \"the body\"}");
     request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", ""));
     assert_int_equal(frames_of(&request, frames, ARRAY_LENGTH(frames), &left_out), 0);
+}
+
+static void test_ends_nothing_but_the_chord_after_a_revoked_member(void **state)
+{
+    static const char one[] = "[" SIGNATURE("t", "[]", "\"task_id\": \"other\"") "]";
+    struct request request = request_with(*state, one, one);
+    struct outcome revoked;
+    struct job_frame frames[3];
+    size_t left_out = 0;
+    executor_revoked(*state, "expired", &revoked);
+    assert_false(canvas_follows_end(&request, OUTCOME_REVOKED));
+    request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", "\"task_id\": \"the body\""));
+    assert_true(canvas_follows_end(&request, OUTCOME_REVOKED));
+    assert_int_equal(
+        frames_after(&request, &revoked, 65536, false, frames, ARRAY_LENGTH(frames), &left_out), 1);
+    assert_text(frames[0].task_id, "the body");
+    struct json document = job_fixture_parsed(arena_text(*state, frames[0].document));
+    assert_text(json_get(json_get(document, "result"), "exc_message").text,
+                "[\"Dependency failed raised TaskRevokedError('expired')\"]");
 }
 
 static void test_ends_a_chord_and_its_body(void **state)
@@ -310,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_tells_which_ends_somebody_waits_for),
         cmocka_unit_test(test_ends_the_chain),
         cmocka_unit_test(test_ends_the_body_of_its_own_chord),
+        cmocka_unit_test(test_ends_nothing_but_the_chord_after_a_revoked_member),
         cmocka_unit_test(test_ends_a_chord_and_its_body),
         cmocka_unit_test(test_leaves_the_arguments_of_a_link_alone),
         cmocka_unit_test(test_stores_no_ends_when_the_failed_task_stores_none),
