@@ -122,13 +122,8 @@ static void log_failure(struct pipeline *pipeline, const struct request *request
     buffer_fini(&text);
 }
 
-static void log_retry(struct pipeline *pipeline, const struct request *request,
-                      const struct outcome *outcome)
+void pipeline_log_next_try(const struct request *request, const struct outcome *outcome)
 {
-    count(pipeline, METRICS_TASK_RETRIED, request);
-    if (outcome->is_told) {
-        return;
-    }
     struct buffer text;
     buffer_init(&text, 8192);
     append_exception(&text, outcome);
@@ -139,6 +134,15 @@ static void log_retry(struct pipeline *pipeline, const struct request *request,
     log_task(LOG_INFO, request->message.task, request->message.id, TASK_HEAD "retry: Retry%s: %.*s",
              TASK_ARGUMENTS(request), when, BYTES_FORMAT(buffer_view(&text)));
     buffer_fini(&text);
+}
+
+static void log_retry(struct pipeline *pipeline, const struct request *request,
+                      const struct outcome *outcome)
+{
+    count(pipeline, METRICS_TASK_RETRIED, request);
+    if (!outcome->is_told) {
+        pipeline_log_next_try(request, outcome);
+    }
 }
 
 static void log_end(const struct request *request, const struct outcome *outcome, const char *event)

@@ -173,6 +173,8 @@ void pipeline_log_waiting(const struct request *request, const char *sentence);
 void pipeline_log_started(struct pipeline *pipeline, const struct request *request);
 void pipeline_log_outcome(struct pipeline *pipeline, const struct request *request,
                           const struct outcome *outcome);
+/* The line of a RETRY alone. */
+void pipeline_log_next_try(const struct request *request, const struct outcome *outcome);
 void pipeline_log_fault(struct pipeline *pipeline, const struct delivery *delivery,
                         const struct message *message, enum message_fault fault,
                         const struct error *error);

@@ -16,6 +16,7 @@ struct report {
     struct json frames;         /* what its runner left to do; ABSENT: nothing */
     struct executor *concluder; /* its processes do what follows; NULL: the worker does */
     struct bytes exc_type;
+    struct bytes exc_message;
     double retry_countdown_s;
     enum outcome_kind kind; /* what is reported */
     enum settlement settlement;
@@ -466,6 +467,18 @@ static void log_not_concluded(const struct report *report)
              BYTES_FORMAT(report->exc_type));
 }
 
+/* Of a lost task whose next try no process has sent, nor logged. */
+static void log_next_try(const struct report *report)
+{
+    const struct outcome retry = {
+        .kind = OUTCOME_RETRY,
+        .exc_type = report->exc_type,
+        .exc_message = report->exc_message,
+        .retry_countdown_s = report->retry_countdown_s,
+    };
+    pipeline_log_next_try(report->request, &retry);
+}
+
 /* The next try of a lost task that no process has sent is sent by the worker. */
 void pipeline_report_concluded(void *context, struct request *request, const struct outcome *told)
 {
@@ -477,7 +490,9 @@ void pipeline_report_concluded(void *context, struct request *request, const str
         store(report);
         return;
     }
-    if (!report->is_retry) {
+    if (report->is_retry) {
+        log_next_try(report);
+    } else {
         log_not_concluded(report);
     }
     publish_or_store(report);
@@ -503,6 +518,7 @@ void pipeline_report(struct pipeline *pipeline, struct request *request,
     pipeline_decide(pipeline, request, &decided);
     report->concluder = find_concluder(report, &decided, completion);
     report->exc_type = arena_copy(request->arena, decided.exc_type);
+    report->exc_message = arena_copy(request->arena, decided.exc_message);
     report->settlement = pipeline_settlement(request, &decided);
     if (completion) {
         report->receipt = arena_copy(request->arena, completion->receipt);

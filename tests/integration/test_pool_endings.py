@@ -272,6 +272,9 @@ def test_a_lost_task_is_sent_again_once_when_a_setting_says_so(
     assert scene.broker.llen(QUEUE) == 0
     if celery == "newest":
         assert scene.notes("on_retry") == [["on_retry", task_id]]
+    else:
+        line = rf"INFO/.*die_once\[{task_id}\] retry: Retry in 0s: WorkerLostError\("
+        assert scene.worker.log_count(line) == 1
 
 
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
