@@ -310,8 +310,11 @@ static struct outcome chord_error(const struct failure *failure)
     const struct outcome *cause = failure->outcome;
     struct buffer repr;
     struct buffer text;
+    struct json values = {.type = JSON_TYPE_ABSENT}; /* as result_document: else none */
     buffer_init(&repr, MAX_REPR_BYTES + 16);
-    python_repr_append(&repr, json_checked(cause->exc_message), MAX_REPR_BYTES);
+    if (json_parse(cause->exc_message, &values, NULL) && values.type == JSON_TYPE_ARRAY) {
+        python_repr_append(&repr, values, MAX_REPR_BYTES);
+    }
     struct bytes arguments = buffer_view(&repr); /* in brackets */
     arguments = arguments.length < 2 ? bytes_of(NULL, 0)
                                      : bytes_of(arguments.data + 1, arguments.length - 2);

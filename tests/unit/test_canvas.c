@@ -160,6 +160,19 @@ static void test_ends_nothing_but_the_chord_after_a_revoked_member(void **state)
                 "[\"Dependency failed raised TaskRevokedError('expired')\"]");
 }
 
+static void test_ends_the_body_of_a_chord_when_the_cause_has_no_arguments(void **state)
+{
+    struct request request = request_with(*state, "null", "null");
+    const struct outcome bare = {.kind = OUTCOME_FAILURE, .exc_type = {"CrashExit", 9}};
+    struct job_frame frame;
+    size_t left_out = 0;
+    request.message.chord = job_fixture_parsed(SIGNATURE("t", "[]", "\"task_id\": \"the body\""));
+    assert_int_equal(frames_after(&request, &bare, 65536, false, &frame, 1, &left_out), 1);
+    struct json document = job_fixture_parsed(arena_text(*state, frame.document));
+    assert_text(json_get(json_get(document, "result"), "exc_message").text,
+                "[\"Dependency failed raised CrashExit()\"]");
+}
+
 static void test_ends_a_chord_and_its_body(void **state)
 {
     static const char inner[] =
@@ -339,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_ends_the_chain),
         cmocka_unit_test(test_ends_the_body_of_its_own_chord),
         cmocka_unit_test(test_ends_nothing_but_the_chord_after_a_revoked_member),
+        cmocka_unit_test(test_ends_the_body_of_a_chord_when_the_cause_has_no_arguments),
         cmocka_unit_test(test_ends_a_chord_and_its_body),
         cmocka_unit_test(test_leaves_the_arguments_of_a_link_alone),
         cmocka_unit_test(test_stores_no_ends_when_the_failed_task_stores_none),
