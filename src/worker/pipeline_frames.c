@@ -93,13 +93,11 @@ static void on_sent(void *context, bool ok, const struct error *error)
     on_step_done(frames, ok, error);
 }
 
-/* Whether the tasks of this worker may send to `queue`. What their messages say of the queue that
- * they were sent to does not count, nor what a Job says of the one that its message was taken from:
- * anybody may have written it. */
-static bool is_allowed(const struct frames *frames, struct bytes queue)
+bool pipeline_may_send_to(const struct pipeline *pipeline, struct arena *arena, struct bytes queue,
+                          struct error *reterr)
 {
-    const struct pipeline_options *options = &frames->pipeline->options;
-    const char *name = arena_text(frames->request->arena, queue);
+    const struct pipeline_options *options = &pipeline->options;
+    const char *name = arena_text(arena, queue);
     bool is_found = strcmp(options->rules.tenant, name) == 0;
     for (const char *const *own = options->queues; *own && !is_found; own++) {
         is_found = strcmp(*own, name) == 0;
@@ -107,7 +105,11 @@ static bool is_allowed(const struct frames *frames, struct bytes queue)
     for (const char *const *glob = options->publish_queues; *glob && !is_found; glob++) {
         is_found = fnmatch(*glob, name, 0) == 0;
     }
-    return is_found;
+    return is_found
+           || error_set(reterr, ERROR_REFUSED,
+                        "tasks of this worker may not send to queue %s: add it to "
+                        "kubernetes_publish_queues to allow it",
+                        name);
 }
 
 struct publication pipeline_publication_of(const struct job_frame *frame, struct bytes headers,
@@ -148,14 +150,11 @@ static void publish(struct frames *frames)
 static bool publish_if_allowed(struct frames *frames)
 {
     struct error error = {.kind = ERROR_NONE};
-    if (is_allowed(frames, frames->frame.queue)) {
+    if (pipeline_may_send_to(frames->pipeline, frames->request->arena, frames->frame.queue,
+                             &error)) {
         publish(frames);
         return true;
     }
-    (void)error_set(&error, ERROR_REFUSED,
-                    "tasks of this worker may not send to queue %.*s: add it to "
-                    "kubernetes_publish_queues to allow it",
-                    BYTES_FORMAT(frames->frame.queue));
     if (passes_over(frames, &error)) {
         return false;
     }

@@ -138,6 +138,12 @@ struct pipeline_frames {
 void pipeline_do_frames(struct pipeline *pipeline, struct request *request,
                         const struct pipeline_frames *what, broker_done_fn *on_done, void *context);
 
+/* Whether the tasks of this worker may send to `queue`; else REFUSED. What their messages say of the
+ * queue that they were sent to does not count, nor what a Job says of the one that its message was
+ * taken from: anybody may have written it. */
+bool pipeline_may_send_to(const struct pipeline *pipeline, struct arena *arena, struct bytes queue,
+                          struct error *reterr);
+
 /* The message that a PUBLISH asks for, by `headers`, which say whose it is. All is borrowed. */
 struct publication pipeline_publication_of(const struct job_frame *frame, struct bytes headers,
                                            struct bytes delivery_tag);

@@ -18,6 +18,7 @@ struct report {
     struct bytes exc_type;
     struct bytes exc_message;
     double retry_countdown_s;
+    struct bytes retry_queue;
     enum outcome_kind kind; /* what is reported */
     enum settlement settlement;
     bool keeps_receipt; /* something is not done: the receipt must stay */
@@ -336,7 +337,7 @@ static void on_published(void *context, bool ok, const struct error *error)
     struct report *report = context;
     const struct message *message = &report->request->message;
     if (ok) {
-        struct bytes labels[] = {message->task, message->queue};
+        struct bytes labels[] = {message->task, report->retry_queue};
         metrics_add(report->pipeline->options.metrics, METRICS_TASK_SENT, labels, 1);
         store_after_retry(report);
     } else {
@@ -344,13 +345,28 @@ static void on_published(void *context, bool ok, const struct error *error)
     }
 }
 
-static void publish_retry(struct report *report, double countdown_s)
+/* Finds where the next try goes: as Celery's to the queue that its message was sent to, if that was
+ * sent to one by name and tasks of this worker may send there; else back to the one that it was taken
+ * from. */
+static bool find_retry_queue(struct report *report, struct error *reterr)
+{
+    const struct pipeline *pipeline = report->pipeline;
+    const struct message *message = &report->request->message;
+    struct arena *arena = report->request->arena;
+    bool is_kept = message->exchange.length == 0
+                   && pipeline_may_send_to(pipeline, arena, message->queue, NULL);
+    report->retry_queue = is_kept ? message->queue : message->taken_from;
+    return is_kept || pipeline_may_send_to(pipeline, arena, report->retry_queue, reterr);
+}
+
+static void publish_retry(struct report *report)
 {
     struct pipeline *pipeline = report->pipeline;
     const struct strategy_rules *rules = &pipeline->options.rules;
     const struct message *message = &report->request->message;
     struct buffer headers;
     char tag[37];
+    double countdown_s = report->retry_countdown_s;
     double eta_wall_s = countdown_s > 0 ? loop_wall_s(pipeline->options.loop) + countdown_s : 0;
     /* Ids are written again escaped: at most six bytes for one. */
     buffer_init(&headers, message->headers.text.length * 8 + message->id.length * 12 + 1024);
@@ -358,8 +374,7 @@ static void publish_retry(struct report *report, double countdown_s)
                                  rules->tenant);
     message_retry_follow_up_id(message, MESSAGE_FOLLOW_UP_RETRY, tag);
     struct publication publication = {
-        .exchange = message->exchange,
-        .routing_key = message->queue,
+        .routing_key = report->retry_queue,
         .headers = buffer_view(&headers),
         .correlation_id = message->correlation_id,
         .reply_to = message->reply_to,
@@ -373,13 +388,23 @@ static void publish_retry(struct report *report, double countdown_s)
     buffer_fini(&headers);
 }
 
+static void publish_retry_if_allowed(struct report *report)
+{
+    struct error error = {.kind = ERROR_NONE};
+    if (find_retry_queue(report, &error)) {
+        publish_retry(report);
+    } else {
+        on_not_published(report, "The retry of", &error);
+    }
+}
+
 static void on_frames_done(void *context, bool ok, const struct error *error)
 {
     struct report *report = context;
     if (!ok) {
         on_not_published(report, "What was sent by", error);
     } else if (report->is_retry && !report->is_sent) {
-        publish_retry(report, report->retry_countdown_s);
+        publish_retry_if_allowed(report);
     } else if (report->is_retry) {
         store_after_retry(report);
     } else {

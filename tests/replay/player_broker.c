@@ -228,6 +228,8 @@ struct delivery *player_broker_delivery(struct world *world, char *const *words)
     delivery->queue = bytes_from_text(arena_format(arena, "%s", queue));
     delivery->routing_key =
         bytes_from_text(arena_format(arena, "%s", or_text(world_option(words, "key"), queue)));
+    delivery->exchange =
+        bytes_from_text(arena_format(arena, "%s", or_text(world_option(words, "exchange"), "")));
     delivery->content_type = BYTES("application/json");
     delivery->content_encoding = BYTES("utf-8");
     delivery->properties = parse_in(world, arena, BYTES("{}"));
