@@ -50,11 +50,6 @@ void registry_free(struct registry **registry)
     memory_free(registry);
 }
 
-static const char *copy_text(struct arena *arena, const char *text)
-{
-    return text ? arena_text(arena, bytes_from_text(text)) : NULL;
-}
-
 static const char *const *copy_list(struct arena *arena, const char *const *list)
 {
     if (!list) {
@@ -66,7 +61,7 @@ static const char *const *copy_list(struct arena *arena, const char *const *list
     }
     const char **copy = arena_alloc(arena, (count + 1) * sizeof(*copy));
     for (size_t index = 0; index < count; index++) {
-        copy[index] = copy_text(arena, list[index]);
+        copy[index] = arena_text_copy(arena, list[index]);
     }
     return copy;
 }
@@ -75,13 +70,13 @@ struct task_type *registry_add(struct registry *registry, const struct task_type
 {
     struct task_type *row = arena_alloc(registry->arena, sizeof(*row));
     *row = *type;
-    row->pattern = copy_text(registry->arena, type->pattern);
-    row->job_template = copy_text(registry->arena, type->job_template);
+    row->pattern = arena_text_copy(registry->arena, type->pattern);
+    row->job_template = arena_text_copy(registry->arena, type->job_template);
     row->overrides = copy_list(registry->arena, type->overrides);
     row->autoretry_for = copy_list(registry->arena, type->autoretry_for);
     row->dont_autoretry_for = copy_list(registry->arena, type->dont_autoretry_for);
     row->throws = copy_list(registry->arena, type->throws);
-    row->rate_limit = copy_text(registry->arena, type->rate_limit);
+    row->rate_limit = arena_text_copy(registry->arena, type->rate_limit);
     registry->rows = memory_resize(registry->rows, registry->count + 1, sizeof(struct task_type *));
     registry->rows[registry->count++] = row;
     struct bytes name = bytes_from_text(row->pattern);
