@@ -13,7 +13,7 @@
 #include "base/memory.h"
 
 #define JOB_FRAME_MAX_NAME_BYTES 255 /* of a queue, as in AMQP, and of an id */
-/* Of a report. Those that Celery's code makes are longer than a report's 1 MiB through this. */
+/* Of a report. So many of those that Celery's code makes have no room in one, which may have 1 MiB. */
 #define JOB_FRAME_MAX_COUNT 4000
 
 enum job_frame_kind {
