@@ -18,7 +18,7 @@ struct frames {
     bool goes_on;
     int position; /* of the frame under way */
     struct job_frame frame;
-    size_t undone_count; /* of frames that were passed over */
+    size_t undone_count; /* of frames that were left out */
     bool has_forged; /* it told the end of a task that is not its to tell: no more of them counts */
     bool has_joined_chord;
     broker_done_fn *on_done;
@@ -51,9 +51,9 @@ static void log_undone(struct frames *frames, const char *what, const struct err
     }
 }
 
-/* Whether the rest can be done without the frame under way, which failed. A task that has failed
- * does not fail again: whoever waits for it has to know. */
-static bool passes_over(struct frames *frames, const struct error *error)
+/* Leaves the frame under way out, by `error`, and tells so; false when the rest may not be done without
+ * it. A task that has failed does not fail again: whoever waits for it has to know. */
+static bool leave_out(struct frames *frames, const struct error *error)
 {
     const struct job_frame *frame = &frames->frame;
     struct arena *arena = frames->request->arena;
@@ -76,7 +76,7 @@ static void on_step_done(void *context, bool ok, const struct error *error)
     static const struct error closed = {.kind = ERROR_TEMPORARY, .message = "it was closed"};
     struct frames *frames = context;
     const struct error *reason = error ? error : &closed;
-    if (ok || passes_over(frames, reason)) {
+    if (ok || leave_out(frames, reason)) {
         go_on(frames);
     } else {
         end(frames, reason);
@@ -146,7 +146,7 @@ static void publish(struct frames *frames)
     buffer_fini(&headers);
 }
 
-/* Returns false when there is nothing to wait for: it was passed over. */
+/* Returns false when there is nothing to wait for: it was left out. */
 static bool publish_if_allowed(struct frames *frames)
 {
     struct error error = {.kind = ERROR_NONE};
@@ -155,7 +155,7 @@ static bool publish_if_allowed(struct frames *frames)
         publish(frames);
         return true;
     }
-    if (passes_over(frames, &error)) {
+    if (leave_out(frames, &error)) {
         return false;
     }
     end(frames, &error);
