@@ -107,7 +107,8 @@ struct executor_events {
     void (*on_state)(void *context, struct request *request, struct bytes task_id,
                      struct bytes state, struct bytes document);
     /* Tracing only: the answer to `conclude`, once. `told`: what Celery has made of the end, is_told;
-     * NULL when no process could, and the worker's own document must do. */
+     * without a document when its process was lost after it had sent the next try; NULL when no
+     * process could, and the worker's own document must do. */
     void (*on_concluded)(void *context, struct request *request, const struct outcome *told);
     /* Durable only: the task's code never ran in `ended` (without outcome), and the Job `receipt`
      * was made for the same delivery: settle it, exchange the two in the outbox, then forget the

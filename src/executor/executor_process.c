@@ -161,11 +161,17 @@ static void pass_hard_limit(struct process_run *run)
     finish(run, &outcome);
 }
 
+/* The end of a conclusion whose process is not there to tell it: what it has sent is not sent again. */
+static struct outcome cut_short(const struct process_run *run)
+{
+    return (struct outcome){.kind = OUTCOME_IGNORE, .is_told = run->has_succeeded};
+}
+
 /* No process could do what follows from an end in time. One that waits for a process to be started
  * goes on to wait for some time, as long as that may succeed. */
 static void give_up_conclusion(struct process_run *run)
 {
-    static const struct outcome nothing = {.kind = OUTCOME_IGNORE};
+    const struct outcome outcome = cut_short(run);
     struct process_slot *slot = run->slot;
     struct loop *loop = run->executor->loop;
     if (!slot && !run->executor->is_held && loop_now_ms(loop) < run->waits_until_ms) {
@@ -180,7 +186,7 @@ static void give_up_conclusion(struct process_run *run)
         list_remove(&run->node);
         run->executor->waiting_count--;
     }
-    finish(run, &nothing);
+    finish(run, &outcome);
 }
 
 static void on_timer(void *context)
@@ -320,7 +326,7 @@ void executor_process_lost(struct process_run *run, int code)
         return;
     }
     if (run->is_conclusion) {
-        outcome = (struct outcome){.kind = OUTCOME_IGNORE};
+        outcome = cut_short(run);
     } else if (run->has_succeeded) {
         char how[EXECUTOR_PROCESS_END_SIZE];
         executor_process_describe_end(code, how);

@@ -358,7 +358,7 @@ static void on_succeeded(void *context, struct bytes document)
 {
     struct process_slot *slot = context;
     struct process_run *run = slot->run;
-    if (run && run->is_accepted && !run->is_conclusion && !run->has_succeeded) {
+    if (run && run->is_accepted && !run->has_succeeded) {
         run->has_succeeded = true;
         run->document = arena_copy(run->request->arena, document);
     }

@@ -98,6 +98,20 @@ def die_once() -> str:
     return "survived"
 
 
+class Fragile(Task):
+    """A task whose processes do not survive that it is tried again."""
+
+    def on_retry(self, *_: Any) -> None:
+        """End the process."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=Fragile, acks_late=True, default_retry_delay=0)
+def die_once_and_on_retry() -> str:
+    """End the process, but for the second time."""
+    return str(die_once())
+
+
 class Fatal(Task):
     """A task whose process does not survive its success."""
 

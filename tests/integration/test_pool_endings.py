@@ -277,6 +277,16 @@ def test_a_lost_task_is_sent_again_once_when_a_setting_says_so(
         assert scene.worker.log_count(line) == 1
 
 
+def test_a_next_try_that_was_sent_is_not_sent_again(start: Callable[..., Scene]) -> None:
+    """The process that sends it is lost before it has told so."""
+    scene = start("petiole", task_retry_on_worker_lost=True)
+    task_id = scene.send(scene.task("die_once_and_on_retry"))
+    assert wait_stored(scene.backend, task_id)["result"] == "survived"
+    wait_settled(scene.broker)
+    assert scene.broker.get("runs") == b"2"
+    assert scene.broker.llen(QUEUE) == 0
+
+
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
 def test_a_lost_task_fails_when_a_setting_says_so(option: str, start: Callable[..., Scene]) -> None:
     scene = start("petiole", tasks={"ending_app.die_once": {option: False}})

@@ -235,7 +235,8 @@ class Child:
         self._flush_document()
         try:
             error = ending.error or RuntimeError("a task ended without a word")
-            is_told = _ending_module().report(self._app, self._hostname, request, body, error)
+            module = _ending_module()
+            is_told = module.report(self._process(module), request, body, error)
         except Exception:
             self._document = ("", b"")
             return ending
@@ -253,12 +254,20 @@ class Child:
             opened = _tracing.try_decode(
                 body, content_type.decode(), content_encoding.decode(), fields
             )
-            is_told = _ending_module().conclude(self._app, self._hostname, fields, opened, text)
+            module = _ending_module()
+            is_told = module.conclude(self._process(module), fields, opened, text)
         except Exception:
             logging.getLogger("petiole.pool").exception("the end of a task cannot be told")
         finally:
             self._task_id = None
         self._tell(_tracing.Ending(self._document[0], None, is_told, 0.0))
+
+    def _process(self, module: Any) -> Any:
+        return module.Process(self._app, self._hostname, self._tell_next_try)
+
+    def _tell_next_try(self) -> None:
+        """Say that the next try is sent: a handler may end this process before DONE."""
+        self._channel.send(_frames.ENDED, _frames.text(b""))
 
     def _tell(self, ending: _tracing.Ending) -> None:
         """Send how the task ended, its output first."""

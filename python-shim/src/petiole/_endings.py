@@ -12,9 +12,10 @@ import contextlib
 import importlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded
@@ -35,6 +36,7 @@ class _EndedRequest(Request):  # type: ignore[misc]  # Celery has no types
     """Celery's request of a task that has ended; its message is the worker's to settle."""
 
     is_given_back = False
+    on_next_try: Callable[[], None]
 
     def acknowledge(self) -> None:
         """Leave it to the worker."""
@@ -46,18 +48,48 @@ class _EndedRequest(Request):  # type: ignore[misc]  # Celery has no types
     def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
         """Send the next try (Celery 5.7); a handler that raises afterwards does not unsend it."""
         try:
-            return bool(super()._retry_worker_lost(exc, exc_info))
+            with self._publication_noticed():
+                return bool(super()._retry_worker_lost(exc, exc_info))
         except Exception:
             _logger.exception("a handler of task_retry or on_retry raised an exception")
             return True
 
+    @contextlib.contextmanager
+    def _publication_noticed(self) -> Iterator[None]:
+        """Call `on_next_try` as soon as the task's own message has been published again."""
 
-def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, text: bytes) -> bool:
+        def notice(body: Any, headers: Any = None, **_: Any) -> None:
+            fields = headers or body  # as in protocol 1
+            if isinstance(fields, Mapping) and fields.get("id") == self.id:
+                self.on_next_try()
+
+        signals.after_task_publish.connect(notice, weak=False)
+        try:
+            yield
+        finally:
+            signals.after_task_publish.disconnect(notice)
+
+
+@dataclass(frozen=True)
+class Process:
+    """The process that an end is told to.
+
+    Attributes:
+        app: The app.
+        hostname: The worker's name.
+        on_next_try: Is called when the next try of a lost task has been sent, before handlers.
+    """
+
+    app: Any
+    hostname: str
+    on_next_try: Callable[[], None]
+
+
+def conclude(process: Process, request: Mapping[str, Any], body: Any, text: bytes) -> bool:
     """Do what follows from an end that the worker has made of a task.
 
     Args:
-        app: The app.
-        hostname: The worker's name.
+        process: This one.
         request: The fields of the message and of the worker.
         body: args, kwargs and embed.
         text: How it ended: the JSON object of src/executor/process_ending.h.
@@ -69,13 +101,14 @@ def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, tex
     Raises:
         Exception: Whatever the backend or an errback raises.
     """
+    app = process.app
     ending = json.loads(text)
     error = _exception(ending)
     name = request["task"]
     if ending["state"] == states.RETRY and not (_RETRIES_LOST and name in app.tasks):
         return False
     if ending["state"] != states.REVOKED and ending["has_begun"] and name in app.tasks:
-        return report(app, hostname, request, body, error)
+        return report(process, request, body, error)
     context = Context(_tracing.full_request(request, body))
     backend = app.tasks[name].backend if name in app.tasks else app.backend
     if ending["state"] == states.REVOKED:
@@ -86,14 +119,11 @@ def conclude(app: Any, hostname: str, request: Mapping[str, Any], body: Any, tex
     return True
 
 
-def report(
-    app: Any, hostname: str, request: Mapping[str, Any], body: Any, error: BaseException
-) -> bool:
+def report(process: Process, request: Mapping[str, Any], body: Any, error: BaseException) -> bool:
     """Report how a task that has begun ended.
 
     Args:
-        app: The app.
-        hostname: The worker's name.
+        process: This one.
         request: The fields of the message and of the worker.
         body: args, kwargs and embed.
         error: What it ended by.
@@ -112,8 +142,14 @@ def report(
         properties=request["properties"],
     )
     celerys = _EndedRequest(
-        message, app=app, hostname=hostname, headers=dict(request), body=body, decoded=True
+        message,
+        app=process.app,
+        hostname=process.hostname,
+        headers=dict(request),
+        body=body,
+        decoded=True,
     )
+    celerys.on_next_try = process.on_next_try
     try:
         raise error
     except BaseException:

@@ -17,7 +17,8 @@ little-endian and without padding, where a *text* is a length (`<I`) and so many
 | DONE | `<BBBdI` outcome (SUCCESS and so on), requeue, whether Celery has told all that follows, |
 | | runtime in seconds, resident KiB; texts: state, document to store or nothing, exc_type, |
 | | exc_module, exc_message, traceback |
-| ENDED | text: the document of a task that has succeeded, whose handlers are still to be called |
+| ENDED | text: the document of a task that has succeeded, whose handlers are still to be called; |
+| | after ENDING nothing: the next try of a lost task is sent, and handlers are to be called |
 | LOG | `<B` level (0 DEBUG to 4 CRITICAL); text: the message |
 
 The other side is src/executor/process_frame.h.
