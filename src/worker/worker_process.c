@@ -23,8 +23,15 @@ static bool is_asked_for(const struct worker *worker)
     return false;
 }
 
+/* Celery takes its own variable for every app of a process (celery/app/utils.py: Settings), the other
+ * one python -m petiole.pool for the worker's app alone: so Celery's is there only if it was before. */
+static const char *variable_for(const char *celerys, const char *other)
+{
+    return getenv(celerys) ? celerys : other; // NOLINT(concurrency-mt-unsafe): never changed
+}
+
 /* The variables of the Python processes: ours, and the broker and backend that are used here, which
- * may come from elsewhere (celery/app/utils.py: Settings reads them from there). */
+ * may come from elsewhere. */
 static char *const *environment_of(const struct worker *worker)
 {
     const struct settings *settings = worker->settings;
@@ -33,8 +40,8 @@ static char *const *environment_of(const struct worker *worker)
         const char *name;
         const char *value;
     } added[] = {
-        {"CELERY_BROKER_URL", settings->broker},
-        {"CELERY_RESULT_BACKEND", settings->result_backend},
+        {variable_for("CELERY_BROKER_URL", "PETIOLE_BROKER_URL"), settings->broker},
+        {variable_for("CELERY_RESULT_BACKEND", "PETIOLE_RESULT_BACKEND"), settings->result_backend},
         {"CELERY_CONFIG_MODULE", worker->options->config_module},
     };
 

@@ -50,6 +50,9 @@ if "POOL_NO_FORK" in os.environ:
         return really_fork()
 
     os.fork = fork
+other_app = Celery(
+    "other", broker="redis://elsewhere/0", backend="redis://elsewhere/1", set_as_current=False
+)
 ballast = ["".join(("x", str(number))) for number in range(200_000)]
 kept: list[bytes] = []
 prepared: list[int] = []
@@ -63,6 +66,14 @@ def on_process_init(**_: Any) -> None:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         most = size + int(os.environ["POOL_MEMORY"])
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+@app.task
+def urls() -> list[Any]:
+    """Return where two apps of this process lead, and the variables that say it of all apps."""
+    names = [each for each in os.environ if each.endswith(("BROKER_URL", "RESULT_BACKEND"))]
+    confs = [each.conf for each in (app, other_app)]
+    return [*((each.broker_url, each.result_backend) for each in confs), names]
 
 
 @app.task

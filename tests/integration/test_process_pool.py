@@ -22,6 +22,7 @@ from kombu.serialization import register
 from petiole_worker import TOP, run_petiole
 from pool import PetioleStarter, run
 from process_family import descendants, is_alive
+from redis_server import RedisServer
 from waiting import wait_for
 
 pytestmark = pytest.mark.petiole_only
@@ -45,6 +46,16 @@ def test_processes_share_a_parent_and_do_one_task_each(
     assert len(descendants(worker.pid)) == 3, "two processes and their parent"
     worker.terminate()
     assert worker.wait_exit() == 0
+
+
+def test_broker_and_backend_are_of_the_workers_app_alone(
+    redis_server: RedisServer, start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    start_pool(1)
+    own, others, variables = run(send, "urls")
+    assert own == [redis_server.url(0), redis_server.url(1)]
+    assert others == ["redis://elsewhere/0", "redis://elsewhere/1"]
+    assert variables == []
 
 
 def test_idle_processes_end_and_come_back(

@@ -269,6 +269,16 @@ def _to_worker(handler: logging.Handler, app: Any) -> logging.Handler:
     return replacement
 
 
+def _take_urls() -> dict[str, str]:
+    """Return broker and backend where the worker names them for its app alone.
+
+    Tasks, what they start, and other apps of theirs do not see these variables.
+    """
+    names = {"broker_url": "PETIOLE_BROKER_URL", "result_backend": "PETIOLE_RESULT_BACKEND"}
+    found = {setting: os.environ.pop(name, "") for setting, name in names.items()}
+    return {setting: url for setting, url in found.items() if url}
+
+
 def _load(options: argparse.Namespace, hostname: str) -> Any:
     """Return the app, ready for processes that are forked: a worker is about to start."""
     if sys.version_info < (3, 11):
@@ -277,9 +287,10 @@ def _load(options: argparse.Namespace, hostname: str) -> Any:
             importlib.import_module("exceptiongroup")
     include = tuple(name for name in options.include.split(",") if name)
     overrides = json.loads(options.overrides)
+    overrides["settings"] = {**overrides.get("settings", {}), **_take_urls()}
     app = _tracing.load_app(options.app, include, overrides)
     trace.setup_worker_optimizations(app, hostname)
-    _app.tell_start(app, hostname, overrides.get("settings"))
+    _app.tell_start(app, hostname, overrides["settings"])
     _set_up_logging(app, options.loglevel, hostname)
     return app
 
