@@ -21,6 +21,7 @@ from celery_worker import APP_FOLDER
 from helpers import interpreter, stored, wait_settled, wait_stored
 from petiole_worker import TOP, PetioleWorker
 from program import Program, clean_environment
+from publication_watch import PublicationWatch
 from redis_server import RedisServer
 from waiting import wait_for
 
@@ -234,6 +235,26 @@ def test_rest_of_a_chain_and_errbacks(
 
     results, _ = compare(story)
     assert [result["status"] for result in results] == ["FAILURE"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("add", {}), ("die", {}), ("hang", {"time_limit": 1})]
+)
+def test_a_failure_is_stored_before_what_follows_from_it(
+    name: str, options: dict[str, Any], start: Callable[..., Scene]
+) -> None:
+    """As Celery does, but that it stores the limit twice; each is told once here."""
+    scene = start("petiole")
+    with contextlib.ExitStack() as stack:
+        publications = PublicationWatch(scene.broker)
+        stack.callback(publications.stop)
+        first = scene.task(name, None, 1, **options)
+        ids = scene.send_chain(first, scene.task("add", 2), scene.task("add", 3))
+        wait_for(lambda: publications.tasks() >= set(ids), 15)
+        wait_settled(scene.broker)
+        publications.sync()
+    assert [publications.results(each) for each in ids] == [["FAILURE"]] * 3
+    assert min(ids, key=publications.ready_s) == ids[0]
 
 
 def test_handlers_of_a_failure_at_the_hard_limit(

@@ -87,6 +87,7 @@ class Child:
         self._task_id: str | None = None
         self._name = ""
         self._document: tuple[str, bytes] = ("", b"")
+        self._is_stored = False  # the document
         self._is_due = False
 
     def run(self, number: int, index: int, has_own_results: bool) -> NoReturn:
@@ -126,7 +127,8 @@ class Child:
         """Take a document of Celery's backend: the last since the task's end is told with the end.
 
         What handlers of the end store comes after it, and a SUCCESS stays
-        (celery/backends/base.py: KeyValueStoreBackend._store_result).
+        (celery/backends/base.py: KeyValueStoreBackend._store_result). So does what becomes of the
+        rest of its chain.
 
         Raises:
             OSError: The worker is gone.
@@ -134,10 +136,12 @@ class Child:
         if not self._channel.is_own():
             self._store_alone(task_id, state, document, is_end)
         elif task_id != self._task_id or not (is_end or self._document[1]):
+            if task_id != self._task_id:
+                self._send_document()
             self._send_state(task_id, state, document)
         elif self._document[0] != states.SUCCESS:
             self._flush_document()
-            self._document = (state, document)
+            self._hold(state, document)
             if is_end and state == states.SUCCESS and self._has_handlers_of_success():
                 self._channel.send(_frames.ENDED, _frames.text(document))
 
@@ -156,11 +160,21 @@ class Child:
         if backend._get_task_meta_for(task_id)["status"] != states.SUCCESS:
             backend._set_with_state(backend.get_key_for_task(task_id), document, state)
 
+    def _hold(self, state: str = "", document: bytes = b"") -> None:
+        """Keep what is to be told with the end."""
+        self._document = (state, document)
+        self._is_stored = False
+
     def _flush_document(self) -> None:
         """Store what was to be the end, before another one, such as when a handler raises."""
+        self._send_document()
+        self._hold()
+
+    def _send_document(self) -> None:
+        """Store what is the end so far; the worker stores and publishes equal documents once."""
         state, document = self._document
-        self._document = ("", b"")
-        if document and self._task_id is not None:
+        if document and self._task_id is not None and not self._is_stored:
+            self._is_stored = True
             self._send_state(self._task_id, state, document)
 
     def _send_state(self, task_id: str, state: str, document: bytes) -> None:
@@ -202,7 +216,7 @@ class Child:
             BaseException: What ends the process too.
         """
         task_id, name, text, content_type, content_encoding, body = task
-        self._document = ("", b"")
+        self._hold()
         self._is_due = False
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
@@ -238,14 +252,14 @@ class Child:
             module = _ending_module()
             is_told = module.report(self._process(module), request, body, error)
         except Exception:
-            self._document = ("", b"")
+            self._hold()
             return ending
         return replace(ending, is_told=is_told)
 
     def _conclude(self, texts: list[bytes]) -> None:
         """Do what follows from the end of a task that the worker has ended."""
         task_id, _, request, content_type, content_encoding, body, text = texts
-        self._document = ("", b"")
+        self._hold()
         self._channel.send(_frames.ACCEPTED)
         self._task_id = task_id.decode()
         is_told = False
