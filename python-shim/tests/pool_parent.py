@@ -55,10 +55,10 @@ class Process:
         return found
 
     def printed(self) -> str:
-        """Return what the process has written to its output and was not returned yet."""
+        """Return what the process has written to its output, but for marks; each only once."""
         os.set_blocking(self.output, False)
         with contextlib.suppress(BlockingIOError):
-            return os.read(self.output, 65536).decode()
+            return os.read(self.output, 65536).replace(_frames.MARK, b"").decode()
         return ""
 
     def receive(self) -> tuple[int, list[Any]]:

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/list.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/stream.h"
@@ -13,13 +14,67 @@
 #define OPEN_MS     60000
 #define REASON_SIZE 128
 
+/* A line of the log whose mark in the output has not come yet. */
+struct log_line {
+    struct list_node node;
+    int level;
+    size_t length;
+    char text[];
+};
+
 struct process_child {
     const struct process_child_events *events;
     void *context;
     struct stream *peer;           /* owned; NULL: closed */
     struct process_output *output; /* owned */
     struct buffer input;           /* the beginning of a frame */
+    struct list log_lines;         /* of struct log_line */
+    bool awaits_line;              /* its mark has come */
 };
+
+/* The log: each of its lines has a mark in the output, after which it is told, so that both come in
+ * the order of the process. The line is sent before its mark is written. */
+
+static void tell_first_log_line(struct process_child *child)
+{
+    struct log_line *line = list_entry(list_pop(&child->log_lines), struct log_line, node);
+    child->events->on_line(child->context, line->level, bytes_of(line->text, line->length), false);
+    memory_free(&line);
+}
+
+static void take_log_line(struct process_child *child, int level, struct bytes text)
+{
+    struct log_line *line = memory_new(sizeof(*line) + text.length);
+    line->level = level;
+    line->length = text.length;
+    memcpy(line->text, text.data, text.length);
+    list_append(&child->log_lines, &line->node);
+    if (child->awaits_line) {
+        child->awaits_line = false;
+        tell_first_log_line(child);
+        process_output_resume(child->output);
+    }
+}
+
+static bool on_mark(void *context)
+{
+    struct process_child *child = context;
+    child->awaits_line = list_is_empty(&child->log_lines);
+    if (!child->awaits_line) {
+        tell_first_log_line(child);
+    }
+    return !child->awaits_line;
+}
+
+/* Tells all output and all lines of the log, also if a task has made marks of its own, or none. */
+static void flush_lines(struct process_child *child)
+{
+    process_output_flush(child->output);
+    while (!list_is_empty(&child->log_lines)) {
+        tell_first_log_line(child);
+    }
+    child->awaits_line = false;
+}
 
 /* The socket */
 
@@ -65,14 +120,14 @@ static bool tell(struct process_child *child, const struct process_frame *frame)
         if (!process_frame_read_done(frame->payload, &read.done)) {
             return false;
         }
-        process_output_flush(child->output);
+        flush_lines(child);
         child->events->on_done(child->context, &read.done);
         return true;
     case PROCESS_FRAME_LOG:
         if (!process_frame_read_log(frame->payload, &number, &read.text)) {
             return false;
         }
-        child->events->on_line(child->context, number, read.text, false);
+        take_log_line(child, number, read.text);
         return true;
     default:
         return false;
@@ -170,6 +225,7 @@ struct process_child *process_child_new(struct loop *loop,
     child->events = events;
     child->context = context;
     buffer_init(&child->input, PROCESS_FRAME_MAX_BYTES);
+    list_init(&child->log_lines);
     struct stream_options options = {
         .unix_path = "Python process",
         .descriptor = peers[0],
@@ -177,7 +233,7 @@ struct process_child *process_child_new(struct loop *loop,
         .max_write_bytes = 2 * PROCESS_FRAME_MAX_BYTES,
     };
     child->peer = stream_open(loop, &options, &peer_events, child);
-    child->output = process_output_new(loop, pipes[0], on_output, child);
+    child->output = process_output_new(loop, pipes[0], on_output, on_mark, child);
     *ret_ends = (struct process_child_ends){peers[1], pipes[1]};
     return child;
 }
@@ -186,6 +242,10 @@ void process_child_free(struct process_child **child)
 {
     if (!*child) {
         return;
+    }
+    while (!list_is_empty(&(*child)->log_lines)) {
+        struct log_line *line = list_entry(list_pop(&(*child)->log_lines), struct log_line, node);
+        memory_free(&line);
     }
     stream_close(&(*child)->peer);
     process_output_free(&(*child)->output);
@@ -218,5 +278,5 @@ void process_child_drain(struct process_child *child)
     if (child->peer) {
         stream_read_now(child->peer);
     }
-    process_output_flush(child->output);
+    flush_lines(child);
 }

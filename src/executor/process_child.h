@@ -22,7 +22,8 @@ struct process_child_events {
     void (*on_succeeded)(void *context, struct bytes document);
     /* What it wrote to stdout and stderr by then has been told. */
     void (*on_done)(void *context, const struct process_frame_done *done);
-    /* A line of its log, `level` as in log.h; or, `is_output`, of stdout or stderr. */
+    /* A line of its log, `level` as in log.h; or, `is_output`, of stdout or stderr: in the order in
+     * which the process wrote them. */
     void (*on_line)(void *context, int level, struct bytes text, bool is_output);
     /* The socket has ended, or what came is no frame: nothing more follows. */
     void (*on_closed)(void *context, bool is_broken);

@@ -181,7 +181,7 @@ static bool begin(struct process_nursery *nursery, struct local_process_table *t
         .max_write_bytes = MAX_WRITE_BYTES,
     };
     nursery->control = stream_open(nursery->loop, &control, &control_events, nursery);
-    nursery->output = process_output_new(nursery->loop, outputs[0], on_line, nursery);
+    nursery->output = process_output_new(nursery->loop, outputs[0], on_line, NULL, nursery);
     return true;
 }
 

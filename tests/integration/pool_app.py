@@ -69,6 +69,18 @@ def on_process_init(**_: Any) -> None:
 
 
 @app.task
+def chatter(count: int) -> None:
+    """Write to the log, to stdout, to stderr and by another program, in turns."""
+    for number in range(0, 4 * count, 4):
+        logger.warning("chatter %d", number)
+        print("chatter", number + 1)
+        print("chatter", number + 2, file=sys.stderr)
+        logger.warning("chatter %d", number + 3)
+        if number == 0:
+            subprocess.run(["echo", "chatter by another program"], check=True)
+
+
+@app.task
 def urls() -> list[Any]:
     """Return where two apps of this process lead, and the variables that say it of all apps."""
     names = [each for each in os.environ if each.endswith(("BROKER_URL", "RESULT_BACKEND"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -208,6 +209,19 @@ def test_output_and_loggers_reach_the_log_with_the_id(
     other = send("fork_and_log")
     assert other.get(timeout=20) == "done"
     worker.wait_log(r"from the fork")
+
+
+def test_the_log_has_the_order_in_which_a_task_writes(
+    start_pool: PetioleStarter, send: Callable[..., AsyncResult]
+) -> None:
+    worker = start_pool(1)
+    result = send("chatter", 100)
+    result.get(timeout=20)
+    worker.wait_log(rf"{result.id}\] succeeded")
+    lines = re.findall(rf"{result.id}\](?::| (succeeded)) ?(?:chatter (.*))?", worker.log())
+    numbers = [str(number) for number in range(400)]
+    texts = [succeeded or text for succeeded, text in lines]
+    assert texts == [*numbers[:4], "by another program", *numbers[4:], "succeeded"]
 
 
 def test_retry_reject_and_own_states(

@@ -6,6 +6,7 @@ when the worker closes the socket. It opens no connection by itself.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -50,6 +51,7 @@ class LogHandler(logging.Handler):
     """Hands records to the worker's log; before there is a channel, to stderr."""
 
     channel: _frames.Channel | None = None
+    output = STDERR  # whatever a task makes of that one
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record; what goes wrong is told as by every handler of logging."""
@@ -73,6 +75,8 @@ def _send_line(level: int, text: bytes) -> bool:
         channel.send(_frames.LOG, _frames.log(level, text))
     except OSError:
         return False  # the worker lets this process end
+    with contextlib.suppress(OSError):
+        os.write(LogHandler.output, _frames.MARK)  # all at once, see PIPE_BUF
     return True
 
 
@@ -184,6 +188,7 @@ class Child:
     def _prepare(self, has_own_results: bool) -> None:
         """Become a process of the pool (celery/concurrency/prefork.py: process_initializer)."""
         LogHandler.channel = self._channel
+        LogHandler.output = os.dup(STDERR)
         billiard_util._run_after_forkers()
         if not has_own_results:
             _tracing.lead_stores_to(self._app, self)

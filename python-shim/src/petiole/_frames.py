@@ -19,7 +19,7 @@ little-endian and without padding, where a *text* is a length (`<I`) and so many
 | | exc_module, exc_message, traceback |
 | ENDED | text: the document of a task that has succeeded, whose handlers are still to be called; |
 | | after ENDING nothing: the next try of a lost task is sent, and handlers are to be called |
-| LOG | `<B` level (0 DEBUG to 4 CRITICAL); text: the message |
+| LOG | `<B` level (0 DEBUG to 4 CRITICAL); text: the message; then MARK in the output says where |
 
 The other side is src/executor/process_frame.h.
 """
@@ -42,6 +42,7 @@ DONE = 4
 LOG = 5
 ENDED = 6
 
+MARK = b"\0\x1d\n"
 SUCCESS, FAILURE, RETRY, IGNORED, REJECTED, LOST = range(6)
 
 READ_BYTES = 65536
