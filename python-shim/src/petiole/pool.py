@@ -188,7 +188,7 @@ class Nursery:
         os.dup2(output, _child.STDOUT)
         os.dup2(output, _child.STDERR)
         os.close(output)
-        child = _child.Child(self._app, self._hostname, socket.socket(fileno=peer))
+        child = _child.Child(self._app, self._hostname, _patient_socket(peer))
         child.run(number, index, self._has_own_results)
 
     def _tell_ended(self) -> None:
@@ -220,9 +220,16 @@ class Nursery:
             os.kill(pid, signal.SIGKILL)
 
 
+def _patient_socket(descriptor: int) -> socket.socket:
+    """Return the socket of `descriptor`, without the app's `socket.setdefaulttimeout`."""
+    taken = socket.socket(fileno=descriptor)
+    taken.settimeout(None)
+    return taken
+
+
 def _take_control() -> socket.socket:
     """Return the control socket, and leave /dev/null in its place."""
-    control = socket.socket(fileno=os.dup(STDIN))
+    control = _patient_socket(os.dup(STDIN))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, STDIN)
     os.close(null)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 from types import ModuleType
 
@@ -88,6 +89,8 @@ if os.environ.get("LOGGING") == "after_setup_task_logger":
     signals.after_setup_task_logger.connect(change_handlers)
 if "HELPER" in os.environ:
     leave_helper()
+if "SOCKET_TIMEOUT" in os.environ:
+    socket.setdefaulttimeout(float(os.environ["SOCKET_TIMEOUT"]))
 app = Celery("pooled", backend=os.environ.get("BACKEND", "redis://127.0.0.1:1"))
 
 
