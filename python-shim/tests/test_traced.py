@@ -260,8 +260,19 @@ def test_group_that_a_body_sends(runner: Runner) -> None:
     assert [message["args"] for message in messages] == [[1, 1], [2, 2]]
 
 
-def test_task_that_waits_for_what_it_sends(runner: Runner) -> None:
-    report = runner.task("runner_app.sends", "wait").report
+def test_task_that_sends_where_it_may_wait(runner: Runner) -> None:
+    """The result backend, which cannot be reached, is not asked for anything."""
+    runner.write("runner_app.sends", "send where waiting is allowed")
+    report = runner.run(CELERY_RESULT_BACKEND="redis://127.0.0.1:1").report
+    assert [message["args"] for message in sent(report)] == [[1, 2], [1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("backend", ["disabled", "redis://127.0.0.1:1"])
+@pytest.mark.parametrize("how", ["task", "group", "set", "chain"])
+def test_task_that_waits_for_what_it_sends(runner: Runner, how: str, backend: str) -> None:
+    """It is told so at once, whether the app has a result backend or not."""
+    runner.write("runner_app.waits_for", how)
+    report = runner.run(CELERY_RESULT_BACKEND=backend).report
     assert report["exception"]["exc_type"] == "CanvasUnsupported"
     assert "its result cannot be waited for here" in report["exception"]["exc_message"][0]
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any, Callable, NoReturn
@@ -85,10 +86,14 @@ class Outbox:
         if self.document is None or self.document["status"] != states.SUCCESS:
             self.document = document
 
-    def holds(self, result: Any) -> bool:
-        """Return whether a result, or one of a set of them, is of a task that is to be sent."""
-        ids = {frame["publish"]["message"]["headers"].get("id") for frame in self.published()}
-        return any(each.id in ids for each in getattr(result, "results", None) or [result])
+    def held(self, result: Any) -> str | None:
+        """Return the id of a task that is to be sent, and that `result` needs; None without one."""
+        ids = self.task_ids()
+        return next((each.id for each in _needed(result) if each.id in ids), None)
+
+    def task_ids(self) -> set[str | None]:
+        """Return the ids of the tasks that are to be sent."""
+        return {frame["publish"]["message"]["headers"].get("id") for frame in self.published()}
 
     def published(self) -> list[Frame]:
         """Return the frames of messages that are there by now."""
@@ -98,6 +103,17 @@ class Outbox:
         """Return the frames that are there by now."""
         with self._lock:
             return list(self.frames)
+
+
+def _needed(result: Any) -> Iterator[Any]:
+    """Give a result, or those of a set of them, and what comes before it in a chain."""
+    members = getattr(result, "results", None)
+    if members is None:
+        yield result
+    for member in members or ():
+        yield from _needed(member)
+    if getattr(result, "parent", None) is not None:
+        yield from _needed(result.parent)
 
 
 def connect(app: Any, outbox: Outbox) -> None:
@@ -174,11 +190,20 @@ class _Backend(_tracing.LeadingBackend):
         super().__init__(app, outbox, make, _Encoder)
         self._outbox = outbox
 
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for nothing: what is being sent leaves when the task has ended."""
+
     def add_pending_result(self, result: Any, *args: Any, **kwargs: Any) -> Any:
-        """Listen for a result, unless no task may wait for one: groups do it when they are sent."""
-        if task_join_will_block():
+        """Listen for a result that may be waited for: groups do it when they are sent."""
+        if task_join_will_block() or self._outbox.held(result) is not None:
             return result
         return self.behind().add_pending_result(result, *args, **kwargs)
+
+    def get_task_meta(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Return what is stored for a task: nothing for one that has not even left."""
+        if task_id in self._outbox.task_ids():
+            return {"status": states.PENDING, "result": None}
+        return self.behind().get_task_meta(task_id, *args, **kwargs)
 
     def wait_for_pending(self, result: Any, **options: Any) -> Any:
         """Wait for a result.
@@ -198,9 +223,10 @@ class _Backend(_tracing.LeadingBackend):
         return self.behind().iter_native(result, **options)
 
     def _refuse_to_wait(self, result: Any) -> None:
-        if self._outbox.holds(result):
+        task_id = self._outbox.held(result)
+        if task_id is not None:
             raise CanvasUnsupported(
-                f"task {result.id} leaves this container when the task that sends it has ended: "
+                f"task {task_id} leaves this container when the task that sends it has ended: "
                 "its result cannot be waited for here",
                 {"category": "CanvasUnsupported"},
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from billiard import current_process
 from celery import Celery, Task, chord, group, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
-from celery.result import allow_join_result
+from celery.result import ResultSet, allow_join_result
 from celery.utils.log import get_task_logger
 
 COMMAND_LINE = list(sys.argv)
@@ -259,9 +259,10 @@ def sends(self, how):
         self.replace(add.si(3, 4))
     if how == "group":
         group(add.si(1, 1), add.si(2, 2)).apply_async()
-    if how == "wait":
+    if how == "send where waiting is allowed":
         with allow_join_result():
-            add.delay(1, 2).get()
+            add.delay(1, 2)
+            group(add.si(1, 1), add.si(2, 2)).apply_async()
     if how == "chord":
         chord([add.s(1, 1), add.s(2, 2)])(add.s(0))
     if how == "topic":
@@ -277,6 +278,20 @@ def sends(self, how):
     if how == "exit":
         raise SystemExit(4)
     return how
+
+
+@app.task
+def waits_for(how):
+    """Wait for the result of what it sends."""
+    with allow_join_result():
+        if how == "task":
+            add.delay(1, 2).get()
+        if how == "group":
+            group(add.si(1, 1), add.si(2, 2)).apply_async().get()
+        if how == "set":
+            ResultSet([add.delay(1, 2), add.delay(3, 4)]).get()
+        if how == "chain":
+            (add.s(1, 2) | add.s(3)).apply_async().get()
 
 
 @app.task
