@@ -324,6 +324,16 @@ def test_forked_helper_ends_by_its_signal(runner: Runner, number: signal.Signals
     assert runner.task("runner_app.forks", number).report["result"] == -number
 
 
+@pytest.mark.parametrize("how", ["return", "raise", "exit", "exit late"])
+def test_forked_helper_that_comes_back(runner: Runner, how: str) -> None:
+    """The report stays the task's, and the lines on stdout and the ends of handlers, too."""
+    outcome = runner.task("runner_app.comes_back", how)  # until both have closed their output
+    assert (outcome.code, outcome.report["state"]) == (0, "SUCCESS")
+    assert outcome.report["result"] == (None if how == "exit late" else 0)
+    assert "::petiole-result" not in outcome.stdout
+    assert outcome.stdout.count("flushed") == 1
+
+
 def told(outcome: Outcome) -> list[tuple[str, Any]]:
     """Return the states that stdout tells, each line checked as a reader checks it."""
     head = "::petiole "

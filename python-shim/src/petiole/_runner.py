@@ -22,11 +22,18 @@ class Reporter:
     """Writes the one report of this process: that of the body, or of the hard limit."""
 
     def __init__(self, path: Path) -> None:
-        """Remember where the report goes; nothing is opened yet."""
+        """Remember where the report goes, and whose it is; nothing is opened yet."""
         self._path = path
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_claimed = False
         self._exit_code: int | None = None
+
+    def end_copy(self) -> None:
+        """End this process if the app has forked it, and it came back: the report is not its."""
+        if os.getpid() != self._pid:
+            _output.flush()
+            os._exit(0)
 
     def claim(self) -> bool:
         """Return True to the first who asks: the end of the task is its to tell."""
@@ -66,6 +73,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _limits.raise_on_termination()
     try:
         report, body = _run(os.environ, reporter)
+        reporter.end_copy()
         _limits.ignore_termination()
     except _limits.TerminatedError:
         _output.complain("petiole.run: terminated")
@@ -130,6 +138,7 @@ def _call(body: _body.Body, reporter: Reporter) -> _report.Report:
 
 def _be_first(reporter: Reporter) -> None:
     """Claim the end of the task, or wait for the thread that has claimed it to end the process."""
+    reporter.end_copy()
     if not reporter.claim():
         threading.Event().wait()
 

@@ -25,7 +25,9 @@ when the task has ended. Without an app a function is called, and nothing is aro
 
 Exits with 0 when SUCCESS, RETRY, IGNORED or REJECTED was reported, with 1 when FAILURE was, with 74
 when no report could be written, and with 143, without a report, after SIGTERM or SIGINT. Threads
-that the task has left may go on for at most ten seconds.
+that the task has left may go on for at most ten seconds. A process that the app has forked and
+that comes back from its task, whether it returns, raises or calls sys.exit, tells nothing and ends
+with 0.
 """
 
 from __future__ import annotations

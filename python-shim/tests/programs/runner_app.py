@@ -455,6 +455,22 @@ def waits(marker):
 
 
 @app.task
+def comes_back(how):
+    """Have a forked helper come back from the task before this process does, or after it."""
+    atexit.register(print, "flushed")
+    helper = os.fork()
+    if helper == 0:
+        if how == "exit late":
+            time.sleep(1)
+        if how.startswith("exit"):
+            sys.exit(3)
+        if how == "raise":
+            raise ValueError("the helper's")
+        return "the helper's" * 1000
+    return None if how == "exit late" else os.waitpid(helper, 0)[1]
+
+
+@app.task
 def forks(number):
     """Return how a forked helper ends when its parent sends it signal `number`."""
     reader, writer = os.pipe()
