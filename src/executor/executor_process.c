@@ -520,6 +520,8 @@ static void process_close(struct executor *executor, bool kill, void (*on_closed
         struct process_slot *slot = list_entry(node, struct process_slot, node);
         if (kill && slot->run) {
             slot->run->end = PROCESS_RUN_IS_KILLED;
+        }
+        if (kill && (slot->run || slot->state == PROCESS_ENDING)) {
             executor_process_signal(slot, SIGKILL);
         }
     }

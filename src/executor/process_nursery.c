@@ -11,7 +11,7 @@
 #include "executor/local_process.h"
 #include "executor/process_output.h"
 
-#define STOP_MS         5000
+#define STOP_MS         12000 /* above CLOSE_GRACE_S of pool.py */
 #define OPEN_MS         60000
 #define MAX_WRITE_BYTES 65536
 #define PACKET_BYTES    9

@@ -51,8 +51,8 @@ bool process_nursery_fork(struct process_nursery *nursery, int number,
  * it does. */
 void process_nursery_reap(struct process_nursery *nursery, int pid);
 
-/* Asks it to end: on_ended follows within five seconds. While it imports the app it hears nothing, and
- * is killed. */
+/* Asks it to end: on_ended follows as soon as its processes have ended, and within twelve seconds.
+ * While it imports the app it hears nothing, and is killed. */
 void process_nursery_stop(struct process_nursery *nursery);
 
 /* Frees it, in or after on_ended; leaves NULL. */

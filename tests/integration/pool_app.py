@@ -68,6 +68,15 @@ def on_process_init(**_: Any) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+@signals.worker_process_shutdown.connect
+def on_process_shutdown(**_: Any) -> None:
+    """Take the time that the environment says."""
+    if "POOL_END_S" in os.environ:
+        Path(os.environ["POOL_ENDS"]).touch()
+        time.sleep(float(os.environ["POOL_END_S"]))
+        Path(os.environ["POOL_ENDS"]).write_text("done")
+
+
 @app.task
 def chatter(count: int) -> None:
     """Write to the log, to stdout, to stderr and by another program, in turns."""

@@ -135,6 +135,25 @@ def test_last_words_of_a_process(
     assert not worker.log_contains("Logging error")
 
 
+@pytest.mark.parametrize("how", ["in time", "hurried"])
+def test_handlers_of_the_end_of_a_process(
+    how: str, start_pool: PetioleStarter, send: Send, tmp_path: Path
+) -> None:
+    """They have more than some seconds for it, until a second signal."""
+    mark = tmp_path / "mark"
+    seconds = "4" if how == "in time" else "60"
+    worker = start_pool(1, environment={"POOL_END_S": seconds, "POOL_ENDS": str(mark)})
+    assert run(send, "add", 1, 2) == 3
+    pids = descendants(worker.pid)
+    worker.terminate()
+    wait_for(mark.exists)
+    if how == "hurried":
+        worker.terminate()
+    assert worker.wait_exit(15.0 if how == "in time" else 3.0) == 0
+    assert mark.read_text() == ("done" if how == "in time" else "")
+    assert not any(map(is_alive, pids))
+
+
 def test_output_without_end(start_pool: PetioleStarter, send: Send) -> None:
     start_pool(2)
     chatter = run(send, "leave_chatter")

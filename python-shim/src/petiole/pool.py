@@ -27,7 +27,8 @@ The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte
 | REFUSED, errno, number | there is no such process: the system has no room for it |
 
 A process that has ended stays a zombie until REAP, so that its id cannot be another's when the
-worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked.
+worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked:
+handlers of `worker_process_shutdown` have ten seconds.
 
 Exits with 0 when the worker has closed, with 2 when the command line is wrong, and with 1, after a
 traceback, when the app cannot be loaded.
@@ -60,12 +61,12 @@ from celery.app import trace
 from celery.app.log import TaskFormatter
 from celery.utils.log import ColorFormatter
 
-from petiole import _app, _child, _tracing
+from petiole import _app, _child, _leaving, _tracing
 
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
 STDIN = 0
-CLOSE_GRACE_S = 3.0
+CLOSE_GRACE_S = _leaving.THREADS_S_MAX  # for handlers of worker_process_shutdown, as there
 _packet = struct.Struct("=BiI")
 _FORK_DESCRIPTORS = 2
 
