@@ -132,6 +132,13 @@ def test_index_of_a_process_that_is_to_end(python: Interpreter) -> None:
     assert index == 0
 
 
+def test_signals_that_run_finally_blocks(python: Interpreter) -> None:
+    """They are those of Celery's pool; others, such as that of `signal.alarm`, are left alone."""
+    with warm_parent(python, "pooled_app") as parent:
+        heeded = set(result(parent.fork().run("pooled_app.heeds")))
+    assert heeded - {"SIGUSR2"} == {"SIGHUP", "SIGQUIT", "SIGTERM"}  # which older ones have, too
+
+
 def test_texts_that_cannot_be_encoded(python: Interpreter) -> None:
     """They are printed with escapes, as Celery's worker does."""
     with warm_parent(python, "pooled_app", PYTHONIOENCODING="utf-8:strict") as parent:

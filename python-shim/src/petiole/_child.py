@@ -194,8 +194,8 @@ class Child:
             _tracing.lead_stores_to(self._app, self)
         process_initializer(self._app, self._hostname)
         # So that a signal that ends the process runs `finally` blocks (billiard/pool.py:
-        # Worker.after_fork).
-        billiard_common.reset_signals(full=True)
+        # Worker.after_fork); only those that Celery's pool, which has no threads, does it for.
+        billiard_common.reset_signals()
         signal.signal(signal.SIGUSR1, self._on_soft_limit)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

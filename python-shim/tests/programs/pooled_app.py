@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from types import ModuleType
 
 from billiard import current_process
+from billiard.common import _shutdown_cleanup
 from celery import Celery, Task, signals
 from celery.app.log import TaskFormatter
 from celery.utils.log import get_task_logger
@@ -172,6 +174,12 @@ def process():
     """Tell what billiard and multiprocessing know of this process."""
     both = current_process(), multiprocessing.current_process()
     return [[each.name, each.index, each.daemon] for each in both]
+
+
+@app.task
+def heeds():
+    """Return the names of the signals that a handler of billiard's takes."""
+    return [each.name for each in signal.Signals if signal.getsignal(each) is _shutdown_cleanup]
 
 
 @app.task
