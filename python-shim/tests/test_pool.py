@@ -38,6 +38,35 @@ def serve(nursery: pool.Nursery) -> None:
     nursery._close()
 
 
+def nursery_with_stranger(control: socket.socket) -> tuple[pool.Nursery, int]:
+    """Return a parent, and the id of a process of its that something else has waited for."""
+    nursery = pool.Nursery(None, "celery@host", control, False)
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    nursery._running[pid] = pool.Place(0, os.open(os.devnull, os.O_RDONLY))
+    return nursery, pid
+
+
+def test_a_process_that_the_app_has_waited_for() -> None:
+    """Its end is told, without the code that nobody knows any more."""
+    worker, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with worker, control:
+        worker.settimeout(10)
+        nursery, pid = nursery_with_stranger(control)
+        nursery._tell_ended()
+        assert pool._packet.unpack(worker.recv(64)) == (pool.EXITED, 255, pid)
+        worker.send(pool._packet.pack(pool.REAP, pid, 0))
+        assert nursery._receive()
+
+
+def test_a_process_that_the_app_has_waited_for_is_no_error_at_the_end() -> None:
+    worker, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with worker:
+        nursery, _ = nursery_with_stranger(control)
+        nursery._close()
+        assert nursery._running == {}
+
+
 def ask(worker: socket.socket, descriptors: tuple[int, ...]) -> tuple[int, int, int]:
     """Ask for a process and return the answer."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))

@@ -27,8 +27,9 @@ The worker starts it with a SOCK_SEQPACKET socket as stdin. Packets, native byte
 | REFUSED, errno, number | there is no such process: the system has no room for it |
 
 A process that has ended stays a zombie until REAP, so that its id cannot be another's when the
-worker sends it a signal. Ends when the worker closes the socket, and with it what it has forked:
-handlers of `worker_process_shutdown` have ten seconds.
+worker sends it a signal. One that a thread of the app has waited for is told with code 255. Ends
+when the worker closes the socket, and with it what it has forked: handlers of
+`worker_process_shutdown` have ten seconds.
 
 Exits with 0 when the worker has closed, with 2 when the command line is wrong, and with 1, after a
 traceback, when the app cannot be loaded.
@@ -66,6 +67,7 @@ from petiole import _app, _child, _leaving, _tracing
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
 STDIN = 0
+UNKNOWN_CODE = 255  # of a process that somebody else in the parent has waited for
 CLOSE_GRACE_S = _leaving.THREADS_S_MAX  # for handlers of worker_process_shutdown, as there
 _packet = struct.Struct("=BiI")
 _FORK_DESCRIPTORS = 2
@@ -139,8 +141,9 @@ class Nursery:
         if kind == FORK:
             self._fork(number, descriptors)
         elif kind == REAP and pid in self._ended:
-            os.waitpid(pid, 0)
             self._ended.discard(pid)
+            with contextlib.suppress(ChildProcessError):  # see UNKNOWN_CODE
+                os.waitpid(pid, 0)
         return True
 
     def _fork(self, number: int, descriptors: array.array[int]) -> None:
@@ -194,15 +197,10 @@ class Nursery:
 
     def _tell_ended(self) -> None:
         for pid in list(self._running):
-            try:
-                info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                self._forget(pid)
-                continue
-            if info is not None:
+            code = _exit_code(pid)
+            if code is not None:
                 self._forget(pid)
                 self._ended.add(pid)
-                code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
                 self._send(EXITED, code, pid)
 
     def _forget(self, pid: int) -> None:
@@ -214,11 +212,23 @@ class Nursery:
         deadline = time.monotonic() + CLOSE_GRACE_S
         while self._running and time.monotonic() < deadline:
             for pid in list(self._running):
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                if _exit_code(pid) is not None:
                     self._forget(pid)
             time.sleep(0.01)
         for pid in self._running:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _exit_code(pid: int) -> int | None:
+    """Return how a process has ended, as EXITED tells it; None while it runs."""
+    try:
+        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return UNKNOWN_CODE
+    if info is None:
+        return None
+    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
 
 
 def _patient_socket(descriptor: int) -> socket.socket:
