@@ -12,11 +12,12 @@ from celery._state import get_current_app
 from celery.app.utils import find_app
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Worker:
     """Stands for Celery's worker where handlers of signals get one; there is none in Python.
 
     It has what Celery's has by then and is true of this one, as `celery/fixups/django.py` reads.
+    Handlers may give it more.
 
     Attributes:
         app: The app.

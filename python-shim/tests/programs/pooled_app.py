@@ -106,7 +106,8 @@ def on_init(sender, instance, conf, options, **_):
 
 @signals.worker_init.connect
 def on_worker_init(sender, **_):
-    """Note what is told."""
+    """Note what is told, and leave something with the worker."""
+    sender.left = "by a handler"
     told.append(["worker_init", sender.hostname, sender.app is app, {}, os.getpid()])
 
 
