@@ -97,11 +97,13 @@ class Parent:
         control: The worker's end of its socket.
         program: The program; its output is a pipe.
         processes: What it was made to fork.
+        output: All that the program wrote, once it has ended.
     """
 
     control: socket.socket
     program: subprocess.Popen[str]
     processes: list[Process] = field(default_factory=list)
+    output: str = ""
 
     def fork(self, number: int = 1) -> Process:
         """Have a process forked, and wait until it is ready."""
@@ -161,7 +163,7 @@ def warm_parent(python: Interpreter, app: str, *arguments: str, **environ: str) 
             for process in parent.processes:
                 process.close()
             worker.close()
-            program.communicate(timeout=TIMEOUT_S)
+            parent.output = program.communicate(timeout=TIMEOUT_S)[0]
 
 
 def result(frames: list[tuple[int, list[Any]]]) -> Any:

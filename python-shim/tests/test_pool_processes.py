@@ -28,6 +28,13 @@ def test_signals_of_a_workers_start(python: Interpreter) -> None:
     assert first["settings"] == [True, False]
 
 
+def test_handlers_of_a_workers_start_that_raise(python: Interpreter) -> None:
+    """What they raise stands once in the output of the parent, which the worker's log shows."""
+    with warm_parent(python, "pooled_app") as parent:
+        pass
+    assert parent.output.count("RuntimeError: broken on purpose\n") == 1
+
+
 def test_django_closes_its_connections(python: Interpreter) -> None:
     """Celery's support of Django does so when a process begins and around each task."""
     with warm_parent(python, "pooled_app", DJANGO_SETTINGS_MODULE="none") as parent:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from celery import signals
 from celery._state import get_current_app
 from celery.app.utils import find_app
+from celery.utils.dispatch.signal import logger as signal_logger
 
 
 @dataclass(eq=False)
@@ -66,7 +69,8 @@ def tell_start(app: Any, hostname: str, settings: Mapping[str, Any] | None = Non
 
     `celeryd_init` and `worker_init` (celery/apps/worker.py: Worker.on_before_init,
     celery/worker/worker.py: WorkController.setup_instance). By the second Celery installs its
-    support of Django. Errors of handlers are logged by Celery.
+    support of Django. Errors of handlers go to stderr: logging is not set up yet, unless by the
+    app.
 
     Args:
         app: The app, loaded.
@@ -74,9 +78,24 @@ def tell_start(app: Any, hostname: str, settings: Mapping[str, Any] | None = Non
         settings: What wins over the settings that handlers change.
     """
     worker = Worker(app, hostname)
-    signals.celeryd_init.send(
-        sender=hostname, instance=worker, conf=app.conf, options=worker.options
-    )
-    if settings:
-        app.conf.update(settings)
-    signals.worker_init.send(sender=worker)
+    with _shown_errors():
+        signals.celeryd_init.send(
+            sender=hostname, instance=worker, conf=app.conf, options=worker.options
+        )
+        if settings:
+            app.conf.update(settings)
+        signals.worker_init.send(sender=worker)
+
+
+@contextmanager
+def _shown_errors() -> Iterator[None]:
+    """Show what Celery logs of handlers that raise, which no handler of logging takes so early."""
+    shown = logging.lastResort
+    if logging.root.handlers or shown is None:
+        yield
+        return
+    signal_logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        signal_logger.removeHandler(shown)
