@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -93,6 +94,21 @@ def test_no_room_for_a_process(worker: socket.socket, monkeypatch: pytest.Monkey
         assert peer.recv(1) == b""
         assert os.read(reader, 1) == b""
         os.close(reader)
+
+
+def test_an_app_with_threads(worker: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 and later warn of a fork then; it is no news."""
+
+    def fork() -> int:
+        text = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(pool.os, "fork", fork)
+    reader, writer = os.pipe()
+    assert ask(worker, (reader, writer)) == (pool.REFUSED, errno.EAGAIN, NUMBER)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_descriptors_that_did_not_arrive(worker: socket.socket) -> None:

@@ -54,6 +54,7 @@ import socket
 import struct
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +154,7 @@ class Nursery:
             if len(descriptors) != _FORK_DESCRIPTORS:
                 raise OSError(errno.EMFILE, "this process may have no more descriptors")
             os.set_inheritable(descriptors[0], False)
-            pid = os.fork()
+            pid = _fork_quietly()
         except OSError as error:
             code = error.errno or errno.EAGAIN
         if pid == 0 and code == 0:
@@ -218,6 +219,13 @@ class Nursery:
         for pid in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _fork_quietly() -> int:
+    """Fork without the warning of Python 3.12 and later, which threads of the app would bring."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _exit_code(pid: int) -> int | None:
