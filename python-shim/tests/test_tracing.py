@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -32,6 +33,20 @@ def encoder(backend: Backend, **settings: object) -> _tracing.Encoder:
     app = Celery("encoder", set_as_current=False)
     app.conf.update(settings)
     return _tracing.Encoder(app, None, lambda: backend)
+
+
+class OwnBackend(Celery):
+    """An app whose class says where results go."""
+
+    backend_cls = "cache+memory://"
+
+
+@pytest.mark.parametrize(("kind", "leads"), [(Celery, True), (OwnBackend, False)])
+def test_whose_backend_is_led(kind: type[Celery], leads: bool) -> None:
+    app = kind("led", backend="redis://127.0.0.1:1", set_as_current=False)
+    stranger: Any = None
+    _tracing.lead_stores_to(app, stranger)
+    assert isinstance(app._get_backend(), _tracing.LeadingBackend) == leads
 
 
 def test_member_of_a_chord_is_stored_when_its_backend_is_back() -> None:

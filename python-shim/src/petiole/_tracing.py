@@ -89,13 +89,15 @@ def load_app(
 def lead_stores_to(app: Any, store: Store) -> None:
     """Make the result backend of `app` hand its documents to `store`, if it is Celery's for Redis.
 
-    What is not stored, such as looking at results and counting a chord's members, is that backend's
-    as before; it is made, and its client library imported, when something needs it.
+    The `backend_cls` of an app's own class goes before the setting, and is left alone. What is not
+    stored, such as looking at results and counting a chord's members, is that backend's as before;
+    it is made, and its client library imported, when something needs it.
     """
     make = app._get_backend
     url = app.conf.result_backend
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
-    if scheme in _REDIS_SCHEMES and scheme not in app.loader.override_backends:
+    is_celerys = app.backend_cls is None and scheme not in app.loader.override_backends
+    if is_celerys and scheme in _REDIS_SCHEMES:
         app._get_backend = lambda: LeadingBackend(app, store, make)
         vars(app._local).pop("backend", None)
         app._backend_cache = None
