@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from petiole import _child, _frames
+from petiole import _child, _frames, _tracing
 
 
 class Peer:
@@ -61,6 +62,24 @@ def test_soft_limit_within_a_line_of_the_log(child: _child.Child, peer: Peer) ->
     logger.addHandler(_child.LogHandler())
     with pytest.raises(SoftTimeLimitExceeded):
         logger.warning("still here")
+    assert len(peer.sent) == 1
+
+
+class Stream:
+    """A stream that a handler of a signal found at work."""
+
+    def flush(self) -> None:
+        """Raise as `io.BufferedWriter` does."""
+        raise RuntimeError("reentrant call inside")
+
+
+def test_end_that_finds_a_stream_at_work(
+    child: _child.Child, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told all the same."""
+    child._task_id = None
+    monkeypatch.setattr(sys, "stdout", Stream())
+    child._tell(_tracing.Ending("SUCCESS", None, True, 0.0))
     assert len(peer.sent) == 1
 
 

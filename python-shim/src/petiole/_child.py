@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import threading
 from dataclasses import replace
 from types import FrameType
@@ -27,13 +26,12 @@ from celery import states
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import InvalidTaskError, Reject, SoftTimeLimitExceeded
 
-from petiole import _frames, _report, _tracing
+from petiole import _frames, _output, _report, _tracing
 
 EXIT_BROKEN = 1
 # Billiard 4.3 and later report a task's own SystemExit before the process ends, and others of the
 # like as failures; before that the process was simply gone (billiard/pool.py: Worker.workloop).
 REPORTS_EXITS = hasattr(billiard_common, "terminate_handler_fired")
-STDOUT, STDERR = 1, 2
 SIGNAL_BASE = 256
 LOST = "LOST"
 _TEXTS_OF_TASK = 6
@@ -51,7 +49,7 @@ class LogHandler(logging.Handler):
     """Hands records to the worker's log; before there is a channel, to stderr."""
 
     channel: _frames.Channel | None = None
-    output = STDERR  # whatever a task makes of that one
+    output = _output.STDERR  # whatever a task makes of that one
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record; what goes wrong is told as by every handler of logging."""
@@ -59,7 +57,7 @@ class LogHandler(logging.Handler):
             text = self.format(record).encode("utf-8", "backslashreplace")
             level = min(max(record.levelno // 10 - 1, 0), 4)
             if not _send_line(level, text):
-                os.write(STDERR, text + b"\n")
+                os.write(_output.STDERR, text + b"\n")
         except SoftTimeLimitExceeded:
             raise  # of the task that logs, not of the log
         except Exception:
@@ -188,7 +186,7 @@ class Child:
     def _prepare(self, has_own_results: bool) -> None:
         """Become a process of the pool (celery/concurrency/prefork.py: process_initializer)."""
         LogHandler.channel = self._channel
-        LogHandler.output = os.dup(STDERR)
+        LogHandler.output = os.dup(_output.STDERR)
         billiard_util._run_after_forkers()
         if not has_own_results:
             _tracing.lead_stores_to(self._app, self)
@@ -292,7 +290,7 @@ class Child:
         """Send how the task ended, its output first."""
         if not self._channel.is_own():
             os._exit(0)  # a fork of the task's own that came back from it
-        _flush()
+        _output.flush()
         state, document = self._document
         error = ending.error
         if ending.state == LOST:
@@ -368,18 +366,10 @@ def _leave(code: int) -> NoReturn:
     """End this process as billiard/pool.py: Worker._do_exit does; of a signal that has ended it."""
     try:
         process_destructor(os.getpid(), code)
-        _flush()
+        _output.flush()
         if code < 0:
             number = SIGNAL_BASE + code
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
     finally:
         os._exit(code & 0xFF)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            continue

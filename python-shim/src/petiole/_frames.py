@@ -15,8 +15,8 @@ little-endian and without padding, where a *text* is a length (`<I`) and so many
 | STATE | texts: task id, state, document to store before the task's end: of a state on the way, |
 | | of an end that is followed by another one (DONE), or of another task, its end too |
 | DONE | `<BBBdI` outcome (SUCCESS and so on), requeue, whether Celery has told all that follows, |
-| | runtime in seconds, resident KiB; texts: state, document to store or nothing, exc_type, |
-| | exc_module, exc_message, traceback |
+| | runtime in seconds, resident KiB; texts: the document's state, which the worker passes over, |
+| | document to store or nothing, exc_type, exc_module, exc_message, traceback |
 | ENDED | text: the document of a task that has succeeded, whose handlers are still to be called; |
 | | after ENDING nothing: the next try of a lost task is sent, and handlers are to be called |
 | LOG | `<B` level (0 DEBUG to 4 CRITICAL); text: the message; then MARK in the output says where |

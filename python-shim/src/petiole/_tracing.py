@@ -49,7 +49,9 @@ class Ending:
     """How a traced task ended.
 
     Attributes:
-        state: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED.
+        state: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED. Beside these a process of the pool has
+            LOST, of a task that ends the process, and of what follows from an end (ENDING) the
+            state that was stored for it, or nothing.
         error: What was raised, None after success.
         is_told: Whether Celery has done all that follows; else the worker reports `error`.
         runtime_s: How long it took.

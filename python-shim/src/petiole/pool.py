@@ -63,7 +63,7 @@ from celery.app import trace
 from celery.app.log import TaskFormatter
 from celery.utils.log import ColorFormatter
 
-from petiole import _app, _child, _leaving, _tracing
+from petiole import _app, _child, _leaving, _output, _tracing
 
 FORK, REAP = 1, 2
 LOADED, FORKED, EXITED, REFUSED = 1, 2, 3, 4
@@ -190,8 +190,8 @@ class Nursery:
         for descriptor in (self._wake_reader, self._wake_writer, *others):
             os.close(descriptor)
         self._control.close()
-        os.dup2(output, _child.STDOUT)
-        os.dup2(output, _child.STDERR)
+        os.dup2(output, _output.STDOUT)
+        os.dup2(output, _output.STDERR)
         os.close(output)
         child = _child.Child(self._app, self._hostname, _patient_socket(peer))
         child.run(number, index, self._has_own_results)
