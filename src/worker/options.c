@@ -65,7 +65,7 @@ static bool fail_unknown(struct options_reader *reader, struct bytes spelling)
     }
     struct buffer guess;
     buffer_init(&guess, 128);
-    settings_names_append_nearest(&guess, spelling, &options_table_rows[0].name,
+    settings_names_append_nearest(&guess, "", spelling, &options_table_rows[0].name,
                                   options_table_count, sizeof(options_table_rows[0]));
     bool ok = options_apply_fail(reader, "No such option '%.*s'%.*s%s", BYTES_FORMAT(spelling),
                                  BYTES_FORMAT(buffer_view(&guess)), guess.length > 0 ? "" : ".");

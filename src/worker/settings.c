@@ -30,10 +30,9 @@ static const struct {
     {"CELERY_RESULT_BACKEND", SETTING_ID_result_backend},
 };
 
-/* Variables of Petiole that are no settings. */
+/* Variables of Petiole that are no settings, without PETIOLE_. */
 static const char *const other_variables[] = {
-    "PETIOLE_CONFIG",    "PETIOLE_MANIFEST",    "PETIOLE_PYTHON",
-    "PETIOLE_TASK_FILE", "PETIOLE_RESULT_FILE",
+    "CONFIG", "MANIFEST", "PYTHON", "TASK_FILE", "RESULT_FILE",
 };
 
 const struct setting_row *settings_find_row(struct bytes name)
@@ -70,8 +69,8 @@ static bool fail_unknown_key(const struct settings *settings, const struct yaml 
     struct buffer guesses;
     buffer_init(&guesses, 512);
     (void)buffer_append_text(&guesses, "");
-    settings_names_append_nearest(&guesses, key->text, &settings_rows[0].name, SETTING_COUNT_OF_ALL,
-                                  sizeof(settings_rows[0]));
+    settings_names_append_nearest(&guesses, "", key->text, &settings_rows[0].name,
+                                  SETTING_COUNT_OF_ALL, sizeof(settings_rows[0]));
     (void)error_set(reterr, ERROR_INVALID, "%s:%d: there is no setting \"%.64s\"%.*s",
                     settings->config_path, key->line, key->text.data,
                     BYTES_FORMAT(buffer_view(&guesses)));
@@ -125,31 +124,80 @@ static const struct setting_row *row_of_celery_variable(struct bytes variable)
     return NULL;
 }
 
-/* The row that PETIOLE_<NAME> sets, the name in capitals; NULL when there is none. */
-static const struct setting_row *row_of_own_variable(struct bytes variable)
+/* The row that the variable PETIOLE_<name> sets, the name in capitals; NULL when there is none. */
+static const struct setting_row *row_of_own_variable(struct bytes name)
 {
-    char name[80];
-    struct bytes rest = bytes_skip(variable, sizeof("PETIOLE_") - 1);
-    if (rest.length == 0 || rest.length > sizeof(name)) {
+    char lower[80];
+    if (name.length == 0 || name.length > sizeof(lower)) {
         return NULL;
     }
-    for (size_t index = 0; index < rest.length; index++) {
-        if (islower((unsigned char)rest.data[index])) {
+    for (size_t index = 0; index < name.length; index++) {
+        if (islower((unsigned char)name.data[index])) {
             return NULL;
         }
-        name[index] = (char)tolower((unsigned char)rest.data[index]);
+        lower[index] = (char)tolower((unsigned char)name.data[index]);
     }
-    return settings_find_row(bytes_of(name, rest.length));
+    return settings_find_row(bytes_of(lower, name.length));
 }
 
-static bool is_other_variable(struct bytes variable)
+static bool is_other_variable(struct bytes name)
 {
     for (size_t index = 0; index < ARRAY_LENGTH(other_variables); index++) {
-        if (bytes_equal_text(variable, other_variables[index])) {
+        if (bytes_equal_text(name, other_variables[index])) {
             return true;
         }
     }
     return false;
+}
+
+static const char *upper_case(struct arena *arena, struct bytes name)
+{
+    char *copy = arena_text(arena, name);
+    for (char *letter = copy; *letter; letter++) {
+        *letter = (char)toupper((unsigned char)*letter);
+    }
+    return copy;
+}
+
+/* Appends which variables PETIOLE_<name> may have meant. */
+static void append_nearest_variables(struct buffer *buffer, struct bytes name)
+{
+    const char *names[SETTING_COUNT_OF_ALL + ARRAY_LENGTH(other_variables)];
+    struct arena *arena = arena_new(8192);
+    for (size_t id = 0; id < SETTING_COUNT_OF_ALL; id++) {
+        names[id] = upper_case(arena, bytes_from_text(settings_rows[id].name));
+    }
+    for (size_t index = 0; index < ARRAY_LENGTH(other_variables); index++) {
+        names[SETTING_COUNT_OF_ALL + index] = other_variables[index];
+    }
+    settings_names_append_nearest(buffer, "PETIOLE_", bytes_from_text(upper_case(arena, name)),
+                                  names, ARRAY_LENGTH(names), sizeof(names[0]));
+    arena_free(&arena);
+}
+
+/* What Kubernetes puts into each pod's environment for a Service (petiole-worker:
+ * PETIOLE_WORKER_SERVICE_HOST, PETIOLE_WORKER_PORT=tcp://10.0.0.1:9808). */
+static bool is_service_link(struct bytes name, const char *text)
+{
+    static const char service[] = "SERVICE_";
+    return memmem(name.data, name.length, service, sizeof(service) - 1)
+           || strncmp(text, "tcp://", 6) == 0 || strncmp(text, "udp://", 6) == 0
+           || strncmp(text, "sctp://", 7) == 0;
+}
+
+/* A variable that looks like one of ours is mistyped; any other one may be anybody's. */
+static void note_unknown_variable(struct settings *settings, struct bytes name, const char *text)
+{
+    struct buffer guesses;
+    buffer_init(&guesses, 512);
+    if (name.length > 0 && !is_service_link(name, text)) {
+        append_nearest_variables(&guesses, name);
+    }
+    settings_value_note(settings, guesses.length > 0 ? LOG_WARNING : LOG_DEBUG,
+                        "Environment variable PETIOLE_%.*s is not understood and was ignored%.*s%s",
+                        BYTES_FORMAT(name), BYTES_FORMAT(buffer_view(&guesses)),
+                        guesses.length > 0 ? "" : ".");
+    buffer_fini(&guesses);
 }
 
 /* An empty variable is one that is not set, as in Celery, unless an empty text is a value. */
@@ -181,16 +229,15 @@ static bool read_variables(struct settings *settings, char *const *environment, 
             || is_own != bytes_starts_with(variable, BYTES("PETIOLE_"))) {
             continue;
         }
+        const char *text = pair.data + variable.length + 1;
+        struct bytes name = bytes_skip(variable, sizeof("PETIOLE_") - 1);
         const struct setting_row *row =
-            is_own ? row_of_own_variable(variable) : row_of_celery_variable(variable);
-        if (row
-            && !read_variable(settings, row, variable, pair.data + variable.length + 1, reterr)) {
+            is_own ? row_of_own_variable(name) : row_of_celery_variable(variable);
+        if (row && !read_variable(settings, row, variable, text, reterr)) {
             return false;
         }
-        if (!row && is_own && !is_other_variable(variable)) {
-            settings_value_note(settings, LOG_DEBUG,
-                                "Environment variable %.*s is not understood and was ignored.",
-                                BYTES_FORMAT(variable));
+        if (!row && is_own && !is_other_variable(name)) {
+            note_unknown_variable(settings, name, text);
         }
     }
     return true;

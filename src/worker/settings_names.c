@@ -127,7 +127,7 @@ static void keep_guess(struct guess *nearest, struct guess guess)
     }
 }
 
-void settings_names_append_nearest(struct buffer *buffer, struct bytes name,
+void settings_names_append_nearest(struct buffer *buffer, const char *prefix, struct bytes name,
                                    const char *const *names, size_t count, size_t stride)
 {
     struct guess nearest[MAX_NEAREST] = {{NULL, 0}};
@@ -140,7 +140,7 @@ void settings_names_append_nearest(struct buffer *buffer, struct bytes name,
         }
     }
     for (size_t index = 0; index < MAX_NEAREST && nearest[index].name; index++) {
-        (void)buffer_format(buffer, "%s%s", index == 0 ? ", did you mean " : " or ",
+        (void)buffer_format(buffer, "%s%s%s", index == 0 ? ", did you mean " : " or ", prefix,
                             nearest[index].name);
     }
     if (nearest[0].name) {

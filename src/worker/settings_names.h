@@ -14,9 +14,9 @@
 const char *settings_names_modern(struct bytes name);
 
 /* Appends ", did you mean a or b?" with at most three of `names` (of `count`, each `stride` bytes
- * after the other, so that they may be members of a table) that look like `name`; nothing when none
- * does. */
-void settings_names_append_nearest(struct buffer *buffer, struct bytes name,
+ * after the other, so that they may be members of a table) that look like `name`, each behind
+ * `prefix`; nothing when none does. */
+void settings_names_append_nearest(struct buffer *buffer, const char *prefix, struct bytes name,
                                    const char *const *names, size_t count, size_t stride);
 
 #endif

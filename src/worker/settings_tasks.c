@@ -314,7 +314,7 @@ static bool fail_unknown(const struct row *row, const struct yaml *key)
     struct buffer text;
     buffer_init(&text, 256);
     (void)buffer_format(&text, "is no option of a task");
-    settings_names_append_nearest(&text, key->text, &options[0].name, ARRAY_LENGTH(options),
+    settings_names_append_nearest(&text, "", key->text, &options[0].name, ARRAY_LENGTH(options),
                                   sizeof(options[0]));
     (void)buffer_append_byte(&text, '\0');
     bool ok = fail(row, key, arena_format(row->settings->arena, "%.64s", key->text.data), "%s",

@@ -209,6 +209,31 @@ static void test_environment_forms(void **state)
     assert_false(has_note(settings, LOG_DEBUG, "PETIOLE_CONFIG"));
 }
 
+/* A mistyped variable is told; what may be somebody else's is none of the operator's business. */
+static void test_unknown_variables(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *const environment[] = {"PETIOLE_WORKER_CONCURENCY=3",
+                                       "PETIOLE_worker_lookahead=1",
+                                       "PETIOLE_MANIFST=app.json",
+                                       "PETIOLE_SERVICE_HOST=10.0.0.1",
+                                       "PETIOLE_PORT_9808_TCP_ADDR=10.0.0.1",
+                                       "PETIOLE_WORKER_PORT=tcp://10.0.0.1:9808",
+                                       "PETIOLE_=x",
+                                       NULL};
+    set_environment(fixture, environment);
+    const struct settings *settings = load(fixture);
+    assert_true(has_note(settings, LOG_WARNING,
+                         "Environment variable PETIOLE_WORKER_CONCURENCY is not understood and was "
+                         "ignored, did you mean PETIOLE_WORKER_CONCURRENCY"));
+    assert_true(has_note(settings, LOG_WARNING, "did you mean PETIOLE_WORKER_LOOKAHEAD?"));
+    assert_true(has_note(settings, LOG_WARNING, "did you mean PETIOLE_MANIFEST?"));
+    assert_true(has_note(settings, LOG_DEBUG, "PETIOLE_SERVICE_HOST is not understood"));
+    assert_true(has_note(settings, LOG_DEBUG, "PETIOLE_PORT_9808_TCP_ADDR is not understood"));
+    assert_true(has_note(settings, LOG_DEBUG, "PETIOLE_WORKER_PORT is not understood"));
+    assert_true(has_note(settings, LOG_DEBUG, "PETIOLE_ is not understood and was ignored."));
+}
+
 static void test_bad_values_name_their_place(void **state)
 {
     struct fixture *fixture = *state;
@@ -367,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_order_of_sources, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kinds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_environment_forms, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unknown_variables, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_values_name_their_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unknown_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_missing_and_large_file, set_up, tear_down),

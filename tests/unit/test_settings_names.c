@@ -205,7 +205,7 @@ static void check_guess(const char *name, const char *expected)
     static const char *const known[] = {"executor", "job_template", "override", "acks_late"};
     struct buffer buffer;
     buffer_init(&buffer, 256);
-    settings_names_append_nearest(&buffer, bytes_from_text(name), known, ARRAY_LENGTH(known),
+    settings_names_append_nearest(&buffer, "", bytes_from_text(name), known, ARRAY_LENGTH(known),
                                   sizeof(known[0]));
     assert_true(bytes_equal_text(buffer_view(&buffer), expected));
     buffer_fini(&buffer);
