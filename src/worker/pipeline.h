@@ -59,6 +59,7 @@ struct pipeline_options {
      * what the globs of `publish_queues` name; both end with NULL. */
     const char *const *queues;
     const char *const *publish_queues;
+    const char *manifest_origin; /* of the tasks: "app proj", a path; NULL: the settings alone */
     /* Called when nothing runs or is reported any more, after pipeline_stop. */
     void (*on_idle)(void *context);
     /* Called when an executor has become ready. */

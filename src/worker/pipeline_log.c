@@ -235,7 +235,7 @@ void pipeline_log_fault(struct pipeline *pipeline, const struct delivery *delive
 
 void pipeline_log_unregistered(struct pipeline *pipeline, const struct request *request)
 {
-    (void)pipeline;
+    const char *origin = pipeline->options.manifest_origin;
     struct buffer report;
     buffer_init(&report, MAX_REPORT_BYTES);
     append_report(&report, request->delivery);
@@ -244,8 +244,12 @@ void pipeline_log_unregistered(struct pipeline *pipeline, const struct request *
     python_repr_append_text(&name, request->message.task);
     log_task_block(LOG_ERROR, request->message.task, request->message.id, buffer_view(&report),
                    "Received unregistered task of type %.*s. The message has been ignored and "
-                   "discarded: no pattern of `tasks` in the settings matches its name.",
-                   BYTES_FORMAT(buffer_view(&name)));
+                   "discarded: %s%s",
+                   BYTES_FORMAT(buffer_view(&name)),
+                   origin ? origin : "no pattern of `tasks` in the settings matches its name.",
+                   origin ? " has no such task. Did you remember to import the module containing "
+                            "this task?"
+                          : "");
     buffer_fini(&name);
     buffer_fini(&report);
 }

@@ -147,6 +147,7 @@ static bool build_pipeline(struct worker *worker, struct error *reterr)
         .namespace_name = settings->tenant,
         .queues = settings->queues,
         .publish_queues = settings->kubernetes_publish_queues,
+        .manifest_origin = settings->manifest_origin,
         .on_idle = worker_on_idle,
         .on_executor_ready = worker_on_executor_ready,
         .context = worker,

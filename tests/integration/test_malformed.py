@@ -99,7 +99,7 @@ def nothing_of_version_1(envelope: Envelope) -> None:
 
 CASES = [
     Case("unregistered", set_headers(task="nope.x"), r"ERROR.*Received unregistered task of type "
-         r"'nope\.x'", "NotRegistered"),
+         r"'nope\.x'.* no pattern of `tasks` in the settings matches its name\.", "NotRegistered"),
     Case("no task header", nothing_of_version_1, UNKNOWN),
     Case("body no object, no task", lambda e: (e.update(headers={}), set_body(b"[1]")(e)), UNKNOWN),
     Case("not JSON", set_body(b"[[1, 2], {}"), UNDECODABLE),

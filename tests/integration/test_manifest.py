@@ -178,7 +178,10 @@ def test_worker_with_a_manifest_and_no_python(
     assert 4300 <= backend.ttl(f"celery-task-meta-{result.id}") <= 4321
     assert worker.log_count("WARNING.*Tasks of .*manifest.json that no row") == 1
     missing = client.send_task("more.task")
-    worker.wait_log("Received unregistered task of type 'more.task'")
+    worker.wait_log(
+        r"Received unregistered task of type 'more.task'.*: \S+/manifest.json has no such task\. "
+        r"Did you remember to import the module containing this task\?$"
+    )
     assert wait_stored(backend, missing.id)["result"]["exc_type"] == "NotRegistered"
     checked = run_petiole(
         "--manifest",
