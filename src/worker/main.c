@@ -12,7 +12,20 @@
 #include "worker/settings.h"
 #include "worker/worker.h"
 
-#define EXIT_USAGE 2 /* click's, for a wrong command line */
+#define EXIT_USAGE 2 /* click's, for a wrong command line or app */
+
+/* Says why there is no worker, unless Python has said it; returns the exit code. */
+static int fail_start(const struct manifest *manifest, const struct error *error)
+{
+    if (manifest->is_told) {
+        return EXIT_USAGE;
+    }
+    if (manifest->warning) {
+        (void)fprintf(stderr, "Warning: %s\n", manifest->warning);
+    }
+    (void)fprintf(stderr, "Error: %s\n", error->message);
+    return 1;
+}
 
 /* `petiole worker`: app and settings first, so that a bad one is told before anything is
  * connected. */
@@ -24,9 +37,8 @@ static int run_worker(const struct options *options, char *const *environment)
     struct manifest manifest = {.arena = NULL};
     const char *node_name = NULL;
     int exit_code = 1;
-    bool has_manifest = manifest_load(&manifest, options, environment, &error);
     bool ok =
-        has_manifest
+        manifest_load(&manifest, options, environment, &error)
         && nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
         && options_load_settings(options, environment, node_name, &manifest, &settings, &error);
     ok = ok && daemon_enter(options, &settings, &error);
@@ -34,12 +46,8 @@ static int run_worker(const struct options *options, char *const *environment)
         manifest_fini(&manifest);
         exit_code = worker_run(options, &settings, node_name);
     } else {
-        if (manifest.warning) {
-            (void)fprintf(stderr, "Warning: %s\n", manifest.warning);
-        }
+        exit_code = fail_start(&manifest, &error);
         manifest_fini(&manifest);
-        (void)fprintf(stderr, "Error: %s\n", error.message);
-        exit_code = !has_manifest && error.kind == ERROR_NOT_FOUND ? EXIT_USAGE : 1;
     }
     settings_fini(&settings);
     arena_free(&arena);

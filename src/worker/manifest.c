@@ -8,7 +8,8 @@
 #include "worker/settings_manifest.h"
 
 #define DEADLINE_MS    120000
-#define EXIT_NO_APP    2
+#define EXIT_IMPORT    1 /* python-shim/src/petiole/manifest.py: after a traceback */
+#define EXIT_NO_APP    2 /* the same, after a sentence */
 #define MAX_ARGUMENTS  12
 #define PIECE_BYTES    65536
 #define DEFAULT_PYTHON "python3"
@@ -138,6 +139,7 @@ static bool fail_exit(struct manifest *manifest, const struct options *options, 
                           "%.200s has no package petiole (pip install ./python-shim)", python));
         return true;
     }
+    manifest->is_told = exit_code == EXIT_NO_APP || exit_code == EXIT_IMPORT;
     return error_set(reterr, exit_code == EXIT_NO_APP ? ERROR_NOT_FOUND : ERROR_INVALID,
                      "the %s cannot be loaded: %.200s -m petiole.manifest ended with exit code %d",
                      subject(manifest, options), python, exit_code);

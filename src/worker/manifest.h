@@ -17,15 +17,16 @@ struct manifest {
     struct buffer text;  /* owned */
     const char *origin;  /* "app proj", or the file's path; NULL: there is none */
     const char *warning; /* why there is none although an app was named; NULL: nothing to say */
+    bool is_told;        /* after a failure: Python has said on stderr what is wrong with the app */
     struct arena *arena; /* owned */
 };
 
 /* Gets the manifest that `options` ask for into `manifest`, which is zeroed or uninitialized; blocks
  * for as long as Python takes to import the app, at most two minutes. Nothing is asked for without
  * --manifest, -A, -I and a config module. A missing Python, or one without the package petiole, is
- * not an error: there is no manifest then, and a warning. NOT_FOUND when there is no such app (what
- * Python says of that is on stderr), INVALID when its import or the file is bad, TIMEOUT,
- * TOO_LARGE, REFUSED when a signal came that ends the worker. Free with manifest_fini, also after a failure. */
+ * not an error: there is no manifest then, and a warning. NOT_FOUND when there is no such app,
+ * INVALID when its import or the file is bad, TIMEOUT, TOO_LARGE, REFUSED when a signal came that
+ * ends the worker. Free with manifest_fini, also after a failure. */
 bool manifest_load(struct manifest *manifest, const struct options *options,
                    char *const *environment, struct error *reterr) MUST_CHECK;
 

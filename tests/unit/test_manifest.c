@@ -111,8 +111,13 @@ static void test_python_fails(void **state)
     fixture->options.app = "proj";
     set_python(fixture, "exit 2");
     check_fails(fixture, ERROR_NOT_FOUND, "app proj cannot be loaded");
+    assert_true(fixture->manifest.is_told);
     set_python(fixture, "test \"$1\" = -c || exit 1");
     check_fails(fixture, ERROR_INVALID, "exit code 1");
+    assert_true(fixture->manifest.is_told);
+    set_python(fixture, "test \"$1\" = -c || kill -9 $$");
+    check_fails(fixture, ERROR_INVALID, "exit code 137");
+    assert_false(fixture->manifest.is_told);
     set_python(fixture, "kill -9 $$");
     load(fixture); /* neither can it import the package */
     assert_non_null(strstr(fixture->manifest.warning, "has no package petiole"));

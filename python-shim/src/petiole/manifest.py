@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     except AppNotFoundError as error:
         print(f"Error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except Exception:
+    except (Exception, SystemExit):
         traceback.print_exc()
         print(
             f"Error: Unable to load celery application: importing {options.app or 'it'} failed.",
