@@ -27,6 +27,18 @@ static int fail_start(const struct manifest *manifest, const struct error *error
     return 1;
 }
 
+/* Without a broker it was for the app to name one: that it is not read is what is wrong then. */
+static bool check_app(struct manifest *manifest, const struct settings *settings,
+                      struct error *reterr)
+{
+    const char *warning = manifest->warning;
+    if (!warning || settings->broker) {
+        return true;
+    }
+    manifest->warning = NULL;
+    return error_set(reterr, ERROR_INVALID, "%s", warning);
+}
+
 /* `petiole worker`: app and settings first, so that a bad one is told before anything is
  * connected. */
 static int run_worker(const struct options *options, char *const *environment)
@@ -41,7 +53,7 @@ static int run_worker(const struct options *options, char *const *environment)
         manifest_load(&manifest, options, environment, &error)
         && nodename_make(options->node_name, nodename_hostname(arena), arena, &node_name, &error)
         && options_load_settings(options, environment, node_name, &manifest, &settings, &error);
-    ok = ok && daemon_enter(options, &settings, &error);
+    ok = ok && check_app(&manifest, &settings, &error) && daemon_enter(options, &settings, &error);
     if (ok) {
         manifest_fini(&manifest);
         exit_code = worker_run(options, &settings, node_name);

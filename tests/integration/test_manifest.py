@@ -237,6 +237,16 @@ def test_without_the_package_there_is_one_warning(tmp_path: Path) -> None:
     assert done.stdout.count("no package petiole") == 1
 
 
+def test_app_that_is_not_read_is_the_error() -> None:
+    """Without a broker nothing else can be: it is what the app would have named."""
+    for environment in (NO_PYTHON, {"PETIOLE_PYTHON": sys.executable}):
+        done = run_petiole("-A", "proj", "worker", "-Q", "celery", environment=environment)
+        assert done.returncode == 1
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith("Error: The settings and tasks of the app proj are not read: ")
+        assert "broker_url" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "app", "words"),
     [
