@@ -72,7 +72,10 @@ def test_wrong_password(
         settings={"broker_url": url, "result_backend": url},
         log_level="DEBUG",
     )
-    worker.wait_log(r"(?i)cannot connect to redis://app:\*\*@\S+.*(WRONGPASS|invalid username)")
+    worker.wait_log(
+        r"Cannot connect to redis://app:\*\*@\S+: AUTH was refused: WRONGPASS [^.]*[^.]\. "
+        r"Trying again in \d+\.\d\d seconds\.\.\. \(1/100\)$"
+    )
     assert worker.get("/readyz")[0] == 503
     assert worker.get("/livez")[0] == 200
     assert "wr0ng-one" not in worker.log()

@@ -98,6 +98,7 @@ static void test_wrong_password(void **state)
                                    (int)fixture->server.port);
     assert_false(check_backend(fixture, url));
     assert_non_null(strstr(fixture->text, "WRONGPASS"));
+    assert_null(strstr(fixture->text, "redis://")); /* the line of the check names it */
     assert_null(strstr(fixture->text, "hunter2"));
 }
 
