@@ -347,12 +347,15 @@ void worker_fail(struct worker *worker, const struct error *error)
 }
 
 /* reference 7.8: SIGTERM warm (0), SIGINT warm (1), a second one cold, SIGQUIT cold (0), a third
- * one at once (1). */
+ * one at once (1). SIGHUP restarts Celery's worker (celery/apps/worker.py:
+ * install_worker_restart_handler); ours could not take back its identity, folder and terminal. */
 static void on_signal(void *context, int signal_number)
 {
     struct worker *worker = context;
     if (signal_number == SIGHUP) {
         log_reopen();
+        log_write(LOG_WARNING, "SIGHUP opens the log file again, and does not restart the worker: "
+                               "send SIGTERM, and start it anew.");
         return;
     }
     const char *remapped = getenv("REMAP_SIGTERM"); // NOLINT(concurrency-mt-unsafe): never changed

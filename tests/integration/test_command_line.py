@@ -285,6 +285,20 @@ def test_logfile(start_program: Callable[..., Any], client: Celery, tmp_path: Pa
     assert "ready." not in worker.log()
 
 
+def test_hangup(start_program: Callable[..., Any], client: Celery, tmp_path: Path) -> None:
+    """SIGHUP is for the log file, and says that it is nothing else."""
+    path = tmp_path / "w9.txt"
+    worker = start_program(PetioleWorker, name="w9", arguments=("-f", str(path)))
+    wait_for(path.exists)
+    assert client.send_task(ADD, (1, 2)).get(timeout=20) == 3
+    path.rename(tmp_path / "old.txt")
+    worker.signal(signal.SIGHUP)
+    wait_for(lambda: path.exists() and "does not restart the worker" in path.read_text())
+    assert client.send_task(ADD, (1, 2)).get(timeout=20) == 3
+    assert path.read_text().count("received") == 1
+    assert worker.is_running()
+
+
 def test_purge(
     start_petiole: Callable[..., PetioleWorker], client: Celery, broker: redis.Redis
 ) -> None:
