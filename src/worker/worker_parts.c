@@ -34,21 +34,32 @@ static void build_metrics(struct worker *worker)
     metrics_set(worker->metrics, METRICS_BUILD_INFO, &version, 1);
 }
 
+/* Says what to do about an address that is in use; a worker that did not ask for its port, such as
+ * the second one of a machine, runs without. */
+static bool do_without_address(const struct worker *worker, struct error *reterr)
+{
+    (void)error_wrap(reterr, "worker_http_address");
+    if (reterr->kind != ERROR_CONFLICT) {
+        return false;
+    }
+    struct error inner = *reterr;
+    (void)error_set(reterr, ERROR_CONFLICT,
+                    "%s. Set worker_http_address to another one, or to nothing.", inner.message);
+    if (worker->settings->is_set[SETTING_ID_worker_http_address]) {
+        return false;
+    }
+    log_write(LOG_WARNING, "%s", reterr->message);
+    return true;
+}
+
 static bool open_servers(struct worker *worker, const char *run_folder, struct error *reterr)
 {
     const char *address = worker->settings->worker_http_address;
     if (address && address[0] != '\0') {
         worker->servers[0] =
             status_server_open(worker->loop, address, &worker_status_events, worker, reterr);
-        if (!worker->servers[0]) {
-            (void)error_wrap(reterr, "worker_http_address");
-            if (reterr->kind != ERROR_CONFLICT
-                || worker->settings->is_set[SETTING_ID_worker_http_address]) {
-                return false;
-            }
-            /* The second worker of a machine, which asked for no port. */
-            log_write(LOG_WARNING, "%s. Set worker_http_address to another one, or to nothing.",
-                      reterr->message);
+        if (!worker->servers[0] && !do_without_address(worker, reterr)) {
+            return false;
         }
     }
     if (run_folder) {

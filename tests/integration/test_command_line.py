@@ -274,7 +274,7 @@ def test_default_port_in_use(client: Celery, redis_server: RedisServer, tmp_path
         asked = {"PETIOLE_WORKER_HTTP_ADDRESS": f"0.0.0.0:{DEFAULT_PORT}"}
         done = run_petiole("--config", str(config), "worker", environment=asked)
         assert done.returncode == 1
-        assert "worker_http_address" in sentence(done.stderr)
+        assert "in use. Set worker_http_address to another one" in sentence(done.stderr)
 
 
 def test_logfile(start_program: Callable[..., Any], client: Celery, tmp_path: Path) -> None:
