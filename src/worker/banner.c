@@ -31,11 +31,13 @@ static void append_config(struct buffer *text, const struct banner *banner)
 static void append_queues(struct buffer *text, const struct banner *banner)
 {
     (void)buffer_append_text(text, "[queues]\n");
-    for (size_t index = 0; banner->queues[index]; index++) {
-        (void)buffer_format(text, ".> %-16s exchange=%s(direct) key=%s\n", banner->queues[index],
-                            banner->queues[index], banner->queues[index]);
+    size_t count = 0;
+    for (; banner->queues[count]; count++) {
+        (void)buffer_format(text, ".> %-16s exchange=%s(direct) key=%s\n", banner->queues[count],
+                            banner->queues[count], banner->queues[count]);
     }
-    (void)buffer_append_text(text, "\n");
+    /* celery/app/amqp.py: Queues.format: a line more behind a single one. */
+    (void)buffer_append_text(text, count > 1 ? "" : "\n");
 }
 
 static void append_info(struct buffer *text, const struct banner *banner, double wall_s)

@@ -394,16 +394,27 @@ static bool watch_signals(struct worker *worker, struct error *reterr)
 
 /* Start */
 
+/* The tasks of the banner; Celery's own of an app only for who debugs (celery/apps/worker.py:
+ * Worker.tasklist). */
+static void list_tasks(const struct worker *worker, const char **tasks, size_t size)
+{
+    size_t count = 0;
+    const struct task_type *row = NULL;
+    for (size_t index = 0;
+         count + 1 < size && (row = registry_row(worker->settings->registry, index)) != NULL;
+         index++) {
+        bool is_builtin = row->is_exact && strncmp(row->pattern, "celery.", 7) == 0;
+        if (!is_builtin || log_enabled(LOG_DEBUG)) {
+            tasks[count++] = row->pattern;
+        }
+    }
+    tasks[count] = NULL;
+}
+
 static void print_banner(const struct worker *worker)
 {
     const char *tasks[256];
-    size_t count = 0;
-    struct task_type *row = NULL;
-    while (count + 1 < ARRAY_LENGTH(tasks)
-           && (row = registry_row(worker->settings->registry, count)) != NULL) {
-        tasks[count++] = row->pattern;
-    }
-    tasks[count] = NULL;
+    list_tasks(worker, tasks, ARRAY_LENGTH(tasks));
     struct buffer pool;
     buffer_init(&pool, 256);
     for (size_t index = 0; index < TASK_EXECUTOR_COUNT; index++) {

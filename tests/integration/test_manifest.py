@@ -102,6 +102,8 @@ def test_worker_of_an_app(
     )
     try:
         worker.wait_log(r"celery@\S+ ready\.", timeout_s=30)
+        assert worker.log_count(rf"^  \. {ADD}$") == 1
+        assert not worker.log_contains("  . celery."), "Celery's own are for who debugs"
         result = client.send_task(ADD, (1, 2))
         assert result.get(timeout=10) == 3
         assert 4300 <= backend.ttl(f"celery-task-meta-{result.id}") <= 4321

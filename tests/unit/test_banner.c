@@ -45,7 +45,24 @@ static void test_look_of_celery(void **state)
     assert_non_null(strstr(text, "\n -------------- [queues]\n"
                                  "                .> tenant-a         exchange=tenant-a(direct) "
                                  "key=tenant-a\n"));
-    assert_non_null(strstr(text, "\n                \n\n[tasks]\n  . app.*\n  . b\n\n"));
+    assert_non_null(strstr(text, " key=other\n\n[tasks]\n  . app.*\n  . b\n\n"));
+    free(text);
+}
+
+/* Celery has a line more where there is one queue. */
+static void test_one_queue(void **state)
+{
+    (void)state;
+    const char *const queues[] = {"celery", NULL};
+    const char *const tasks[] = {"b", NULL};
+    const struct banner banner = {.node_name = "n",
+                                  .version = "v",
+                                  .transport = "t",
+                                  .pool = "p",
+                                  .queues = queues,
+                                  .tasks = tasks};
+    char *text = print(&banner);
+    assert_non_null(strstr(text, " key=celery\n                \n\n[tasks]\n  . b\n\n"));
     free(text);
 }
 
@@ -75,6 +92,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_look_of_celery),
+        cmocka_unit_test(test_one_queue),
         cmocka_unit_test(test_without_tasks),
     };
     return cmocka_run_group_tests_name("banner", tests, NULL, NULL);
