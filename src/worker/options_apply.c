@@ -144,6 +144,9 @@ static bool is_settings_file(const char *path)
 
 void options_apply_config(struct options *options, const char *text)
 {
+    if (text[0] == '\0') {
+        return; /* none is named (celery/bin/celery.py: celery) */
+    }
     if (is_settings_file(text)) {
         options->config_path = text;
     } else {

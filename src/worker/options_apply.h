@@ -38,7 +38,7 @@ bool options_apply(struct options_reader *reader, const struct options_use *use)
 bool options_apply_read_flag(struct options_reader *reader, const struct options_use *use,
                              bool *ret_flag) MUST_CHECK;
 
-/* Takes `text` as --config does. */
+/* Takes `text` as --config does; an empty one names none. */
 void options_apply_config(struct options *options, const char *text);
 
 /* Fails with INVALID and the formatted sentence. */

@@ -236,6 +236,9 @@ static void test_config(void **state)
     const struct options *options = parse(fixture, "--config celeryconfig worker");
     assert_string_equal(options->config_path, "env.yaml");
     assert_string_equal(options->config_module, "celeryconfig");
+    options = parse(fixture, "worker --config=");
+    assert_null(options->config_module);
+    assert_string_equal(options->config_path, "env.yaml");
 }
 
 static void test_app(void **state)
