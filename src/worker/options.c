@@ -125,28 +125,51 @@ static bool read_short(struct options_reader *reader, const char *argument)
     return true;
 }
 
-static bool read_command(struct options_reader *reader, const char *argument)
-{
-    static const struct {
-        const char *name;
-        enum options_command command;
-        unsigned place;
-    } commands[] = {
-        {"worker", OPTIONS_WORKER, OPTIONS_AFTER_WORKER},
-        {"check", OPTIONS_CHECK, OPTIONS_AFTER_WORKER},
-        {"probe", OPTIONS_PROBE, OPTIONS_AFTER_PROBE},
-        {"help", OPTIONS_HELP, OPTIONS_BEFORE_COMMAND},
-    };
+/* The commands, and behind them what else there is help for. */
+static const struct command {
+    const char *name;
+    enum options_command command;
+    unsigned place;
+} commands[] = {
+    {"worker", OPTIONS_WORKER, OPTIONS_AFTER_WORKER},
+    {"check", OPTIONS_CHECK, OPTIONS_AFTER_WORKER},
+    {"probe", OPTIONS_PROBE, OPTIONS_AFTER_PROBE},
+    {"help", OPTIONS_HELP, OPTIONS_BEFORE_COMMAND},
+    {"settings", OPTIONS_HELP_SETTINGS, OPTIONS_BEFORE_COMMAND},
+};
 
-    for (size_t index = 0; index < ARRAY_LENGTH(commands); index++) {
+#define COMMAND_COUNT    (ARRAY_LENGTH(commands) - 1)
+#define HELP_TOPIC_COUNT ARRAY_LENGTH(commands)
+
+/* One of the first `count`; NULL after a failure. */
+static const struct command *find_command(struct options_reader *reader, const char *argument,
+                                          size_t count)
+{
+    for (size_t index = 0; index < count; index++) {
         if (strcmp(argument, commands[index].name) == 0) {
-            reader->options->command = commands[index].command;
-            reader->place = commands[index].place;
-            reader->has_command = true;
-            return true;
+            return &commands[index];
         }
     }
-    return options_apply_fail(reader, "No such command '%.64s'.", argument);
+    struct buffer guess;
+    buffer_init(&guess, 128);
+    settings_names_append_nearest(&guess, "", bytes_from_text(argument), &commands[0].name, count,
+                                  sizeof(commands[0]));
+    (void)options_apply_fail(reader, "No such command '%.64s'%.*s%s", argument,
+                             BYTES_FORMAT(buffer_view(&guess)), guess.length > 0 ? "" : ".");
+    buffer_fini(&guess);
+    return NULL;
+}
+
+static bool read_command(struct options_reader *reader, const char *argument)
+{
+    const struct command *command = find_command(reader, argument, COMMAND_COUNT);
+    if (!command) {
+        return false;
+    }
+    reader->options->command = command->command;
+    reader->place = command->place;
+    reader->has_command = true;
+    return true;
 }
 
 /* celery/app/base.py: Celery.config_from_cmdline: section.key=value, or key=value of the section
@@ -184,14 +207,13 @@ static bool read_setting(struct options_reader *reader, const char *argument)
 static bool read_help_topic(struct options_reader *reader, const char *argument)
 {
     struct options *options = reader->options;
-    if (strcmp(argument, "settings") == 0) {
+    const struct command *topic = find_command(reader, argument, HELP_TOPIC_COUNT);
+    if (topic && topic->command == OPTIONS_HELP_SETTINGS) {
         options->command = OPTIONS_HELP_SETTINGS;
-        return true;
+    } else if (topic) {
+        options->help_topic = topic->command;
     }
-    bool ok = read_command(reader, argument);
-    options->help_topic = options->command;
-    options->command = OPTIONS_HELP;
-    return ok;
+    return topic;
 }
 
 static bool read_positional(struct options_reader *reader, const char *argument)

@@ -162,6 +162,8 @@ static void test_refused(void **state)
     check_refused(*state, "worker -O best", "is not one of 'default', 'fair'.");
     check_refused(*state, "worker -B", "Option '-B' is not supported: run `celery beat`");
     check_refused(*state, "beat", "No such command 'beat'.");
+    check_refused(*state, "wroker", "No such command 'wroker', did you mean worker?");
+    check_refused(*state, "setings", "No such command 'setings'.");
     check_refused(*state, "worker -A app", "petiole -A celeryapp worker <...>");
     check_refused(*state, "worker --app=app", "You are using `--app` as an option of the worker");
 }
@@ -297,6 +299,7 @@ static void test_help_and_version(void **state)
     assert_int_equal(parse(*state, "help check")->help_topic, OPTIONS_CHECK);
     assert_int_equal(parse(*state, "help settings")->command, OPTIONS_HELP_SETTINGS);
     check_refused(*state, "help beat", "No such command 'beat'.");
+    check_refused(*state, "help setings", "No such command 'setings', did you mean settings?");
 }
 
 static void test_help_texts(void **state)
