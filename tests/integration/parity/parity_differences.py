@@ -140,7 +140,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "control characters in the log",
-        "They are shown as escapes, so that no task can forge or hide a line",
+        "They are shown as escapes. Line breaks of a record or a result stay, as in Celery: what "
+        "stands below a line may look like another one",
         (Where("/log/INFO/.*control characters", features=("representations",)),),
     ),
     Difference(
