@@ -111,6 +111,16 @@ static void on_sent(void *context, const redisReply *reply)
     }
 }
 
+static bool has_list(const struct bytes *lists, size_t count, struct bytes list)
+{
+    for (size_t index = 0; index < count; index++) {
+        if (bytes_equal(lists[index], list)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t broker_redis_send_routes(const struct broker_redis *broker, struct arena *arena,
                                 const redisReply *members, struct bytes routing_key,
                                 int64_t priority, struct bytes **ret_lists)
@@ -121,7 +131,8 @@ size_t broker_redis_send_routes(const struct broker_redis *broker, struct arena 
         struct bytes member = redis_link_text(members->element[index]);
         struct bytes queue;
         if (broker_redis_binding_leads(member, broker->separator, routing_key, &queue)) {
-            lists[count++] = broker_redis_list(broker, arena, queue, priority);
+            lists[count] = broker_redis_list(broker, arena, queue, priority);
+            count += has_list(lists, count, lists[count]) ? 0 : 1;
         }
     }
     *ret_lists = lists;

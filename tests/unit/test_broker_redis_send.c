@@ -107,6 +107,21 @@ static void test_routes_by_bindings(void **state)
     assert_int_equal(stage->a.done_error.kind, ERROR_NOT_FOUND);
 }
 
+static void test_two_bindings_of_a_queue_make_one_message(void **state)
+{
+    struct broker_stage *stage = *state;
+    struct publication routed = message;
+    routed.exchange = BYTES("tasks");
+    routed.routing_key = BYTES("a.b");
+    redis_server_do(&stage->server, "SADD _kombu.binding.tasks %s %s",
+                    "a.*\x06\x16^a\\.[^\\.]+$\x06\x16one", "#\x06\x16^.*?$\x06\x16one");
+    broker_client_open(&stage->a, 0);
+    publish(stage, &routed);
+    broker_client_await_done(&stage->a, 1);
+    assert_int_equal(stage->a.failed_count, 0);
+    assert_int_equal(redis_server_integer(&stage->server, "LLEN one"), 1);
+}
+
 static void test_reports_what_can_never_be_published(void **state)
 {
     struct broker_stage *stage = *state;
@@ -188,6 +203,7 @@ int main(void)
         TEST(test_hears_of_its_own_messages),
         TEST(test_publishes_once_although_the_reply_was_lost),
         TEST(test_routes_by_bindings),
+        TEST(test_two_bindings_of_a_queue_make_one_message),
         TEST(test_reports_what_can_never_be_published),
         TEST(test_waits_while_memory_is_out),
         TEST(test_gives_a_delivery_back),
