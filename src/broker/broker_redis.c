@@ -121,6 +121,7 @@ static void on_retry(void *context)
     struct broker_redis *broker = context;
     broker_redis_settle_up(broker);
     broker_redis_send_up(broker);
+    broker_redis_declare_retry(broker);
     broker_redis_consume_poke(broker);
 }
 
@@ -193,6 +194,7 @@ static void become_usable(struct broker_redis *broker)
     broker_redis_send_up(broker);
     broker_redis_lease_up(broker);
     if (!broker->is_closing) {
+        broker_redis_declare_up(broker);
         broker_redis_restore_up(broker);
     }
     broker_redis_consume_up(broker);
@@ -566,6 +568,7 @@ struct broker *broker_redis_new(struct loop *loop, const struct broker_redis_opt
     broker_redis_lease_init(broker);
     broker_redis_restore_init(broker);
     broker_redis_send_init(broker);
+    broker_redis_declare_init(broker);
     broker_redis_pidbox_init(broker);
     return &broker->base;
 }

@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "base/redis_url.h"
 #include "broker/broker.h"
+#include "broker/broker_redis_binding.h"
 
 enum broker_redis_order {
     BROKER_REDIS_ROUND_ROBIN,
@@ -27,6 +28,8 @@ struct broker_redis_options {
     const char *instance_id;   /* head of the delivery tags; also in CLIENT SETNAME */
     const char *const *queues; /* names to consume */
     size_t queue_count;
+    const struct broker_redis_binding *bindings; /* to write whenever a connection is made */
+    size_t binding_count;
     enum broker_redis_order order; /* queue_order_strategy */
     const int *priority_steps;     /* NULL: 0 3 6 9 */
     size_t priority_step_count;

@@ -1,5 +1,7 @@
 #include "broker/broker_redis_binding.h"
 
+#include <ctype.h>
+
 /* Cuts `*rest` at the first `separator`; false when there is none. */
 static bool next_part(struct bytes *rest, struct bytes separator, struct bytes *ret_part)
 {
@@ -55,6 +57,52 @@ static bool topic_matches(struct bytes key, struct bytes text)
         }
     }
     return true;
+}
+
+/* All but ASCII letters and digits is escaped, and so no expression (kombu/utils/text.py:
+ * escape_regex). */
+static void append_escaped(struct buffer *buffer, struct bytes word)
+{
+    for (size_t index = 0; index < word.length; index++) {
+        unsigned char byte = (unsigned char)word.data[index];
+        if (byte < 0x80 && !isalnum(byte) && byte != '#' && byte != '*') {
+            (void)buffer_append_byte(buffer, '\\');
+        }
+        (void)buffer_append_byte(buffer, word.data[index]);
+    }
+}
+
+static void append_pattern(struct buffer *buffer, struct bytes key)
+{
+    (void)buffer_append_byte(buffer, '^');
+    for (;;) {
+        struct bytes word = bytes_of(key.data, word_length(key));
+        if (bytes_equal(word, BYTES("*"))) {
+            (void)buffer_append_text(buffer, "[^\\.]+");
+        } else if (bytes_equal(word, BYTES("#"))) {
+            (void)buffer_append_text(buffer, ".*?");
+        } else {
+            append_escaped(buffer, word);
+        }
+        if (word.length == key.length) {
+            break;
+        }
+        (void)buffer_append_text(buffer, "\\.");
+        key = bytes_skip(key, word.length + 1);
+    }
+    (void)buffer_append_byte(buffer, '$');
+}
+
+void broker_redis_binding_append(struct buffer *buffer, struct bytes separator,
+                                 const struct broker_redis_binding *binding)
+{
+    (void)buffer_append_text(buffer, binding->routing_key);
+    (void)buffer_append(buffer, separator);
+    if (binding->is_topic) {
+        append_pattern(buffer, bytes_from_text(binding->routing_key));
+    }
+    (void)buffer_append(buffer, separator);
+    (void)buffer_append_text(buffer, binding->queue);
 }
 
 bool broker_redis_binding_leads(struct bytes member, struct bytes separator,

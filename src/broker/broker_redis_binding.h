@@ -7,6 +7,21 @@
 #define PETIOLE_BROKER_BROKER_REDIS_BINDING_H
 
 #include "base/bytes.h"
+#include "base/memory.h"
+
+/* A queue is bound to a named exchange. Everything is borrowed. */
+struct broker_redis_binding {
+    const char *queue;
+    const char *exchange;
+    const char *routing_key;
+    bool is_topic; /* its exchange's type is topic; else direct or fanout, which look the same */
+};
+
+/* Appends the member that says so, as Kombu writes it: "routing key SEP pattern SEP queue", where
+ * the pattern is the expression of a topic key, else empty (kombu/transport/virtual/exchange.py:
+ * TopicExchange.key_to_pattern). */
+void broker_redis_binding_append(struct buffer *buffer, struct bytes separator,
+                                 const struct broker_redis_binding *binding);
 
 /* Whether the binding `member` ("routing key SEP pattern SEP queue") leads `routing_key` to its
  * queue: a topic binding when it has a pattern (kombu/transport/virtual/exchange.py:

@@ -7,6 +7,7 @@
  *   restore   gives back what anybody held for too long
  *   send      everything else that has to reach the server, however often it is away:
  *     publications, give-backs, elements put aside
+ *   declare   binds the queues to their exchanges
  *   pidbox    hears commands of remote control, and remembers what they revoked
  */
 #ifndef PETIOLE_BROKER_BROKER_REDIS_PRIVATE_H
@@ -87,6 +88,13 @@ struct broker_redis_send {
     struct loop_call turn;
 };
 
+struct broker_redis_declare {
+    struct broker_redis_declared *items; /* one for each binding */
+    size_t count;
+    bool is_due; /* something was refused for the moment */
+    bool has_complained;
+};
+
 struct broker_redis_pidbox {
     struct bytes channel; /* empty: no remote control */
     bool has_complained;
@@ -122,6 +130,7 @@ struct broker_redis {
     struct broker_redis_lease lease;
     struct broker_redis_restore restore;
     struct broker_redis_send send;
+    struct broker_redis_declare declare;
     struct broker_redis_pidbox pidbox;
     bool is_closing;
     bool is_finishing;
@@ -245,7 +254,7 @@ bool broker_redis_send_is_busy(const struct broker_redis *broker);
 void broker_redis_send_publish(struct broker *base, const struct publication *publication,
                                broker_done_fn *on_done, void *context);
 /* The lists that a message of `routing_key` and `priority` goes to, by the members of its
- * exchange's routing table; in `arena`. Returns how many. */
+ * exchange's routing table, each list once; in `arena`. Returns how many. */
 size_t broker_redis_send_routes(const struct broker_redis *broker, struct arena *arena,
                                 const redisReply *members, struct bytes routing_key,
                                 int64_t priority, struct bytes **ret_lists);
@@ -256,6 +265,14 @@ void broker_redis_send_back(struct broker_redis *broker,
 /* Puts an element aside that has the tag of `number` and is no message. */
 void broker_redis_send_aside(struct broker_redis *broker, const struct broker_redis_queue *queue,
                              uint64_t number, struct bytes element);
+
+/* Declare */
+
+void broker_redis_declare_init(struct broker_redis *broker);
+/* Writes all bindings. */
+void broker_redis_declare_up(struct broker_redis *broker);
+/* The same when one was refused for the moment. */
+void broker_redis_declare_retry(struct broker_redis *broker);
 
 /* Pidbox */
 

@@ -62,12 +62,45 @@ static void test_passes_over_what_is_no_binding(void **state)
     assert_null(lead("", ""));
 }
 
+static void check_written(const struct broker_redis_binding *binding, const char *expected)
+{
+    struct buffer text;
+    buffer_init(&text, 1024);
+    broker_redis_binding_append(&text, BYTES("|"), binding);
+    (void)buffer_append_byte(&text, '\0');
+    assert_string_equal(text.data, expected);
+    buffer_fini(&text);
+}
+
+/* What Kombu 5.7 writes for the same. */
+static void test_writes_as_kombu_does(void **state)
+{
+    (void)state;
+
+    static const struct {
+        struct broker_redis_binding binding;
+        const char *member;
+    } rows[] = {
+        {{"lo", "shop", "lo.key", false}, "lo.key||lo"},
+        {{"orders", "events", "order.#", true}, "order.#|^order\\..*?$|orders"},
+        {{"q", "e", "a.*", true}, "a.*|^a\\.[^\\.]+$|q"},
+        {{"q", "e", "#.z-w_", true}, "#.z-w_|^.*?\\.z\\-w\\_$|q"},
+        {{"q", "e", "a*.b..", true}, "a*.b..|^a*\\.b\\.\\.$|q"},
+        {{"q", "e", "", true}, "|^$|q"},
+    };
+
+    for (size_t index = 0; index < sizeof(rows) / sizeof(rows[0]); index++) {
+        check_written(&rows[index].binding, rows[index].member);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_direct_bindings_want_the_same_key),
         cmocka_unit_test(test_topic_bindings_follow_kombus_expressions),
         cmocka_unit_test(test_passes_over_what_is_no_binding),
+        cmocka_unit_test(test_writes_as_kombu_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
