@@ -108,8 +108,20 @@ def test_settings(document: dict[str, Any]) -> None:
         "ssl_ca_certs": "/ca.pem",
     }
     assert settings["broker_transport_options"] == {"visibility_timeout": 600}
-    assert [queue["name"] for queue in settings["task_queues"]] == ["feeds", "plain"]
-    assert settings["task_queues"][0]["exchange"] == "feeds"
+    assert [queue["name"] for queue in settings["task_queues"]] == ["feeds", "plain", "bound"]
+    assert (
+        settings["task_queues"][0].items()
+        >= {
+            "exchange": "feeds",
+            "exchange_type": "topic",
+            "routing_key": "feed.#",
+        }.items()
+    )
+    assert "bindings" not in settings["task_queues"][0]
+    assert settings["task_queues"][2]["bindings"] == [
+        {"exchange": "events", "exchange_type": "topic", "routing_key": "a.*"},
+        {"exchange": "shop", "exchange_type": "direct", "routing_key": "lo"},
+    ]
     # Those that are Celery's defaults, and those that nobody can read.
     assert not {"accept_content", "timezone", "task_serializer", "beat_schedule"} & settings.keys()
 

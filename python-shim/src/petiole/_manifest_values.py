@@ -159,14 +159,25 @@ def _(value: Exchange) -> dict[str, Any]:
     return {key: plain(member) for key, member in fields.items() if member is not None}
 
 
+def _binding(value: Any) -> dict[str, Any]:
+    """Return a further binding of a queue, which then has no exchange (`kombu/entity.py`)."""
+    exchange = value.exchange
+    return {
+        "exchange": exchange.name if exchange else "",
+        "exchange_type": exchange.type if exchange else None,
+        "routing_key": value.routing_key,
+    }
+
+
 @_plain.register
 def _(value: Queue) -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "name": value.name,
         "exchange": value.exchange.name if value.exchange else "",
         "exchange_type": value.exchange.type if value.exchange else None,
     }
     fields.update((key, getattr(value, key, None)) for key in _QUEUE_FIELDS)
+    fields["bindings"] = sorted(map(_binding, value.bindings), key=str)
     return {
         key: plain(member)
         for key, member in fields.items()

@@ -9,7 +9,7 @@ from datetime import timedelta
 from celery import Celery, Task, bootsteps, signals
 from celery.worker.control import control_command
 from celery.worker.request import Request
-from kombu import Exchange, Queue
+from kombu import Exchange, Queue, binding
 
 print("what an app prints is no part of its manifest")
 
@@ -29,6 +29,13 @@ app.conf.update(
     task_queues=[
         Queue("feeds", Exchange("feeds", type="topic"), routing_key="feed.#"),
         Queue("plain", queue_arguments={"x-max-priority": 5}),
+        Queue(
+            "bound",
+            [
+                binding(Exchange("events", type="topic"), routing_key="a.*"),
+                binding(Exchange("shop"), routing_key="lo"),
+            ],
+        ),
     ],
     task_routes=(
         "petiole.routing.by_tenant",
