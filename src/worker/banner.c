@@ -5,6 +5,7 @@
 
 #include "base/attributes.h"
 #include "base/memory.h"
+#include "worker/settings_bindings.h"
 
 #define MAX_BANNER_BYTES 262144
 
@@ -31,13 +32,13 @@ static void append_config(struct buffer *text, const struct banner *banner)
 static void append_queues(struct buffer *text, const struct banner *banner)
 {
     (void)buffer_append_text(text, "[queues]\n");
-    size_t count = 0;
-    for (; banner->queues[count]; count++) {
-        (void)buffer_format(text, ".> %-16s exchange=%s(direct) key=%s\n", banner->queues[count],
-                            banner->queues[count], banner->queues[count]);
+    for (size_t index = 0; index < banner->queue_count; index++) {
+        const struct settings_bindings_queue *queue = &banner->queues[index];
+        (void)buffer_format(text, ".> %-16s exchange=%s(%s) key=%s\n", queue->name, queue->exchange,
+                            queue->exchange_type, queue->routing_key);
     }
     /* celery/app/amqp.py: Queues.format: a line more behind a single one. */
-    (void)buffer_append_text(text, count > 1 ? "" : "\n");
+    (void)buffer_append_text(text, banner->queue_count > 1 ? "" : "\n");
 }
 
 static void append_info(struct buffer *text, const struct banner *banner, double wall_s)

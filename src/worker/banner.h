@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
+struct settings_bindings_queue;
+
 /* Everything is borrowed. */
 struct banner {
     const char *node_name;
@@ -19,8 +21,9 @@ struct banner {
     size_t concurrency;
     const char *pool; /* the executors in use: "kubernetes, native" */
     bool sends_task_events;
-    const char *const *queues; /* ends with NULL */
-    const char *const *tasks;  /* patterns, ends with NULL; NULL: do not list them (above INFO) */
+    const struct settings_bindings_queue *queues;
+    size_t queue_count;
+    const char *const *tasks; /* patterns, ends with NULL; NULL: do not list them (above INFO) */
     bool is_colored;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 
+#include "worker/settings_bindings.h"
 #include "worker/settings_check.h"
 #include "worker/settings_manifest.h"
 #include "worker/settings_names.h"
@@ -294,6 +295,7 @@ bool settings_load(struct settings *settings, const struct settings_sources *sou
         || !settings_queues_choose(settings, sources, reterr)) {
         return false;
     }
+    settings_bindings_note(settings);
     settings_manifest_note_queue(settings, &manifest);
     settings_check_tasks(settings);
     return true;

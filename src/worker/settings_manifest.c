@@ -175,8 +175,7 @@ static bool routes_by_tenant(const struct settings_manifest *manifest)
 void settings_manifest_note_queue(struct settings *settings,
                                   const struct settings_manifest *manifest)
 {
-    const struct yaml *node = settings->task_default_queue;
-    const char *queue = node && node->type == YAML_SCALAR ? node->text.data : "celery";
+    const char *queue = settings->task_default_queue ? settings->task_default_queue : "celery";
     if (!manifest->origin || settings->has_explicit_queues
         || strcmp(queue, settings->tenant) == 0) {
         return;

@@ -1,5 +1,6 @@
 #include "worker/settings_queues.h"
 
+#include "worker/settings_bindings.h"
 #include "worker/settings_value.h"
 
 #define MAX_QUEUES 1000
@@ -48,18 +49,6 @@ static struct names new_names(struct settings *settings)
     return (struct names){arena_alloc(settings->arena, (MAX_QUEUES + 1) * sizeof(char *)), 0};
 }
 
-/* The name of element `index` of task_queues: a key of the mapping, a text, or `name` of a mapping
- * in the list; NULL when it is neither. */
-static const char *configured_name(const struct yaml *queues, size_t index)
-{
-    struct yaml_entry entry = queues->entries[index];
-    const struct yaml *name = entry.key ? entry.key : entry.value;
-    if (name->type == YAML_MAPPING) {
-        name = yaml_get(name, "name");
-    }
-    return name && name->type == YAML_SCALAR && name->text.length > 0 ? name->text.data : NULL;
-}
-
 static bool add_configured(struct settings *settings, struct names *names, struct error *reterr)
 {
     const struct yaml *queues = settings->task_queues;
@@ -69,14 +58,14 @@ static bool add_configured(struct settings *settings, struct names *names, struc
                                    yaml_type_name(queues));
     }
     for (size_t index = 0; queues && index < queues->count; index++) {
-        const char *name = configured_name(queues, index);
+        const char *name = settings_bindings_name(queues->entries[index]);
         if (!name || !add(names, name)) {
             return settings_value_fail(
                 settings, SETTING_ID_task_queues, queues->entries[index].value, reterr,
                 name ? "at most 1000 queues are allowed" : "each queue needs a name");
         }
     }
-    return true;
+    return settings_bindings_check(settings, reterr);
 }
 
 static bool select_queues(struct settings *settings, const char *const *wanted, struct names *names,
@@ -84,14 +73,15 @@ static bool select_queues(struct settings *settings, const char *const *wanted, 
 {
     struct names selected = new_names(settings);
     for (size_t index = 0; wanted[index]; index++) {
-        if (!settings->task_create_missing_queues && !has(names, wanted[index])) {
+        const char *name = settings_bindings_resolve(settings, wanted[index]);
+        if (!settings->task_create_missing_queues && !has(names, name)) {
             return error_set(
                 reterr, ERROR_INVALID,
                 "option -Q: queue %.128s isn't defined in the task_queues setting, and "
                 "task_create_missing_queues is false",
                 wanted[index]);
         }
-        if (!add(&selected, wanted[index])) {
+        if (!add(&selected, name)) {
             return error_set(reterr, ERROR_INVALID, "option -Q: at most 1000 queues are allowed");
         }
     }
@@ -136,7 +126,7 @@ bool settings_queues_choose(struct settings *settings, const struct settings_sou
     const char *const *excluded =
         split(settings, sources->exclude_queues ? sources->exclude_queues : "");
     for (size_t index = 0; excluded[index]; index++) {
-        drop(&names, excluded[index]);
+        drop(&names, settings_bindings_resolve(settings, excluded[index]));
     }
     if (names.count == 0) {
         return error_set(reterr, ERROR_INVALID, "option %s: no queue is left to consume",

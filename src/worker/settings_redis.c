@@ -1,5 +1,6 @@
 #include "worker/settings_redis.h"
 
+#include "worker/settings_bindings.h"
 #include "worker/settings_value.h"
 
 #define MAX_PRIORITY_STEPS 10
@@ -300,6 +301,7 @@ bool settings_redis_broker(struct settings *settings, struct broker_redis_option
             return false;
         }
     }
+    result.bindings = settings_bindings_all(settings, &result.binding_count);
     *ret_options = result;
     return true;
 }

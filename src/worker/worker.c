@@ -7,6 +7,7 @@
 #include "worker/nodename.h"
 #include "worker/pidfile.h"
 #include "worker/purge.h"
+#include "worker/settings_bindings.h"
 #include "worker/settings_redis.h"
 #include "worker/worker_private.h"
 
@@ -411,6 +412,17 @@ static void list_tasks(const struct worker *worker, const char **tasks, size_t s
     tasks[count] = NULL;
 }
 
+static const struct settings_bindings_queue *declared_queues(const struct worker *worker)
+{
+    const struct settings *settings = worker->settings;
+    struct settings_bindings_queue *queues =
+        arena_alloc(worker->arena, (settings->queue_count + 1) * sizeof(*queues));
+    for (size_t index = 0; index < settings->queue_count; index++) {
+        queues[index] = settings_bindings_of(settings, settings->queues[index]);
+    }
+    return queues;
+}
+
 static void print_banner(const struct worker *worker)
 {
     const char *tasks[256];
@@ -435,7 +447,8 @@ static void print_banner(const struct worker *worker)
                                                               : sysconf(_SC_NPROCESSORS_ONLN)),
         .pool = pool.data,
         .sends_task_events = worker->settings->worker_send_task_events,
-        .queues = worker->settings->queues,
+        .queues = declared_queues(worker),
+        .queue_count = worker->settings->queue_count,
         .tasks = log_enabled(LOG_INFO) ? tasks : NULL,
         .is_colored = isatty(STDOUT_FILENO) && !worker->options->has_no_color,
     };

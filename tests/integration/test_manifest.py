@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from helpers import wait_stored
+from helpers import SEPARATOR, wait_stored
 from petiole_worker import TENANT, TOP, PetioleWorker, petiole_binary, run_petiole, sample_plugin
 from program import Program, clean_environment
 from python_env import ensure
@@ -115,6 +115,47 @@ def test_worker_of_an_app(
         assert not worker.log_contains("Traceback")
     finally:
         worker.stop()
+
+
+QUEUES = """
+from kombu import Exchange, Queue, binding
+from kombu.common import Broadcast
+
+app.conf.task_queues = [
+    Queue("lo", Exchange("shop"), routing_key="k"),
+    Queue("two", [binding(Exchange("events", type="topic"), routing_key="a.*")]),
+    Queue("bare"),
+    Broadcast("news"),
+]
+"""
+
+
+@pytest.mark.parametrize("celery", ["newest", "oldest"])
+def test_queues_of_an_app_are_bound(
+    celery: str,
+    project: Path,
+    start_petiole: Callable[..., PetioleWorker],
+    broker: redis.Redis,
+) -> None:
+    with (project / "proj.py").open("a") as file:
+        file.write(QUEUES)
+    worker = start_petiole(
+        global_arguments=("--workdir", str(project), "-A", "proj"), environment=python(celery)
+    )
+    for line in (
+        r"\.> lo +exchange=shop\(direct\) key=k$",
+        r"\.> bcast\.[-0-9a-f]+ +exchange=news\(fanout\) key=celery$",
+        r"WARNING.*Queue bcast\.[-0-9a-f]+ has the fanout exchange news",
+    ):
+        worker.wait_log(line)
+    tables = {key.decode(): broker.smembers(key) for key in broker.keys("_kombu.binding.*")}
+    assert {
+        key: [str(each, "ascii").split(SEPARATOR) for each in tables[key]] for key in tables
+    } == {
+        "_kombu.binding.shop": [["k", "", "lo"]],
+        "_kombu.binding.events": [["a.*", r"^a\.[^\.]+$", "two"]],
+        "_kombu.binding.celery": [["celery", "", "bare"]],
+    }
 
 
 def test_settings_file_wins(

@@ -13,6 +13,7 @@ from celery import Celery
 from conftest import Worker
 from envelopes import copies, copy, push, template
 from helpers import SEPARATOR, TENANT_HEADER, count_stored, new_ids, wait_settled, wait_stored
+from kombu import Exchange
 from petiole_worker import TENANT, PetioleWorker
 from redis_server import RedisServer
 from waiting import wait_for
@@ -130,6 +131,43 @@ def test_transport_options(
     left = {key.decode() for key in broker.keys("*")}
     assert {key for key in left if "binding" not in key and "unacked" not in key} == set()
     assert all(key.startswith(prefix) for key in left)
+
+
+def test_exchanges_lead_to_their_queues(
+    start_worker: Callable[..., Worker], make_client: Callable[..., Celery], broker: redis.Redis
+) -> None:
+    """The worker binds its queues, so that a client need not know them."""
+    settings = {
+        "task_default_queue": TENANT,
+        "task_queues": {
+            "lo": {"exchange": "shop", "exchange_type": "direct", "routing_key": "lo.key"},
+            "orders": {"exchange": "events", "exchange_type": "topic", "routing_key": "order.#"},
+            "plain": {},
+        },
+    }
+    worker = start_worker(settings=settings, queues=("lo", "orders", "plain", "other"))
+    client = make_client()
+    for exchange, kind, key in (
+        ("shop", "direct", "lo.key"),
+        ("events", "topic", "order.new.big"),
+        (TENANT, "direct", "plain"),
+        ("other", "direct", "other"),
+    ):
+        with client.producer_pool.acquire(block=True) as producer:
+            producer.maybe_declare(Exchange(exchange, type=kind))
+            options = {"exchange": exchange, "routing_key": key, "producer": producer}
+            sent = client.send_task(ADD, (1, 2), headers={TENANT_HEADER: TENANT}, **options)
+        assert sent.get(timeout=10) == 3, exchange
+    for line in (
+        r"\.> lo +exchange=shop\(direct\) key=lo\.key$",
+        r"\.> orders +exchange=events\(topic\) key=order\.#$",
+        rf"\.> plain +exchange={TENANT}\(direct\) key=plain$",
+        r"\.> other +exchange=other\(direct\) key=other$",
+    ):
+        worker.wait_log(line)
+    topic = f"order.#{SEPARATOR}^order\\..*?${SEPARATOR}orders".encode()
+    for table in ("_kombu.binding.events", "_kombu.binding_permanent.events"):
+        assert broker.smembers(table) == {topic}
 
 
 def test_database_number_and_socket(

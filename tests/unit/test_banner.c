@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/attributes.h"
 #include "worker/banner.h"
+#include "worker/settings_bindings.h"
 
 static char *print(const struct banner *banner)
 {
@@ -24,7 +26,8 @@ static char *print(const struct banner *banner)
 static void test_look_of_celery(void **state)
 {
     (void)state;
-    const char *const queues[] = {"tenant-a", "other", NULL};
+    const struct settings_bindings_queue queues[] = {{"tenant-a", "tenant-a", "direct", "tenant-a"},
+                                                     {"orders", "events", "topic", "order.#"}};
     const char *const tasks[] = {"app.*", "b", NULL};
     const struct banner banner = {.node_name = "celery@box",
                                   .version = "petiole 0.1.0",
@@ -32,6 +35,7 @@ static void test_look_of_celery(void **state)
                                   .concurrency = 4,
                                   .pool = "native",
                                   .queues = queues,
+                                  .queue_count = ARRAY_LENGTH(queues),
                                   .tasks = tasks};
     char *text = print(&banner);
     assert_ptr_equal(
@@ -44,8 +48,10 @@ static void test_look_of_celery(void **state)
         strstr(text, ".> task events: OFF (enable -E to monitor tasks in this worker)\n"));
     assert_non_null(strstr(text, "\n -------------- [queues]\n"
                                  "                .> tenant-a         exchange=tenant-a(direct) "
-                                 "key=tenant-a\n"));
-    assert_non_null(strstr(text, " key=other\n\n[tasks]\n  . app.*\n  . b\n\n"));
+                                 "key=tenant-a\n"
+                                 "                .> orders           exchange=events(topic) "
+                                 "key=order.#\n"));
+    assert_non_null(strstr(text, "key=order.#\n\n[tasks]\n  . app.*\n  . b\n\n"));
     free(text);
 }
 
@@ -53,13 +59,15 @@ static void test_look_of_celery(void **state)
 static void test_one_queue(void **state)
 {
     (void)state;
-    const char *const queues[] = {"celery", NULL};
+    const struct settings_bindings_queue queue = {
+        .name = "celery", .exchange = "celery", .exchange_type = "direct", .routing_key = "celery"};
     const char *const tasks[] = {"b", NULL};
     const struct banner banner = {.node_name = "n",
                                   .version = "v",
                                   .transport = "t",
                                   .pool = "p",
-                                  .queues = queues,
+                                  .queues = &queue,
+                                  .queue_count = 1,
                                   .tasks = tasks};
     char *text = print(&banner);
     assert_non_null(strstr(text, " key=celery\n                \n\n[tasks]\n  . b\n\n"));
@@ -69,7 +77,6 @@ static void test_one_queue(void **state)
 static void test_without_tasks(void **state)
 {
     (void)state;
-    const char *const queues[] = {NULL};
     const struct banner banner = {.node_name = "n",
                                   .version = "v",
                                   .app = "proj",
@@ -77,7 +84,6 @@ static void test_without_tasks(void **state)
                                   .results = "r",
                                   .pool = "p",
                                   .sends_task_events = true,
-                                  .queues = queues,
                                   .is_colored = true};
     char *text = print(&banner);
     assert_null(strstr(text, "[tasks]"));
