@@ -17,6 +17,7 @@ from fake_kubelet import FakeKubelet
 from kube_client import ApiError, client_of_kubeconfig
 from processes import wait_for_exit
 from tenants import TENANTS
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT = "tenant-admin"
@@ -251,7 +252,13 @@ def test_the_quota_holds_pods_back(cluster: Cluster, kubelet: FakeKubelet, tmp_p
     used = cluster.wait(quota, lambda found: bool(found and found["status"]["used"]["pods"] == "3"))
     assert used
     assert used["status"]["hard"] == {"pods": "3", "requests.cpu": "1", "requests.memory": "2Gi"}
-    assert len(cluster.client.request("GET", pods_path("tenant-user"))["items"]) == 3
+
+    def count() -> int:
+        return len(cluster.client.request("GET", pods_path("tenant-user"))["items"])
+
+    # A pod is counted before it is written.
+    wait_for(lambda: count() == 3, 30, "three pods")
+    assert count() == 3
     go.touch()
     for name in names:
         finished(cluster, name, "Complete", "tenant-user")

@@ -151,7 +151,7 @@ def test_waiting_is_visible_and_ends_with_the_task_or_the_setting(
     for index in range(FITS):
         occupy(f"notebook-{index}")
     wait_used(cluster, FITS)
-    settings = {**ALL_FREE, "task_track_started": True, "kubernetes_quota_timeout": 4}
+    settings = {**ALL_FREE, "task_track_started": True, "kubernetes_quota_timeout": 10}
     worker = start_worker(
         {"pods.train": template(tmp_path, "train")}, tenant=TENANT, settings=settings
     )
@@ -162,13 +162,13 @@ def test_waiting_is_visible_and_ends_with_the_task_or_the_setting(
     short = client.send_task("pods.train", queue=TENANT, expires=1)
     with pytest.raises(TaskRevokedError):
         short.get(timeout=10)
-    with pytest.raises(exceptions.QuotaExceeded, match="after 4 seconds the quota has no room"):
-        tired.get(timeout=10)
+    with pytest.raises(exceptions.QuotaExceeded, match="after 10 seconds the quota has no room"):
+        tired.get(timeout=30)
     assert worker.metric("petiole_jobs_waiting_quota", tenant=TENANT) == 0
     assert job_watch.of_task(tired.id) == job_watch.of_task(short.id) == []
 
 
-def test_a_place_that_becomes_free_is_taken_within_a_second(
+def test_a_place_that_becomes_free_is_taken_at_once(
     *,
     start_worker: StartWorker,
     client: Celery,
@@ -184,9 +184,8 @@ def test_a_place_that_becomes_free_is_taken_within_a_second(
     result = client.send_task("pods.train", queue=TENANT)
     cluster.client.request("DELETE", f"{PODS}/notebook-0?gracePeriodSeconds=0")
     wait_used(cluster, FITS - 1)
-    free_s = time.monotonic()
-    job_watch.wait(lambda: any(map(active, job_watch.of_task(result.id))), what="its pod")
-    assert time.monotonic() - free_s < 1
+    # Nothing but the news of the quota begins it: without them it would wait for good.
+    job_watch.wait(lambda: any(map(active, job_watch.of_task(result.id))), 10, "its pod")
     assert result.get(timeout=30) == "done"
 
 
@@ -201,9 +200,10 @@ def test_a_job_whose_pod_was_refused_does_not_wait_for_the_controllers_back_off(
     tmp_path: Path,
 ) -> None:
     """Somebody takes the last place unseen by the worker, just before it makes its Job."""
+    gate = PodGate(tmp_path)
     api = make_proxy(urlsplit(cluster.url).port or 0)
     start_worker(
-        {"pods.train": template(tmp_path, "train")},
+        {"pods.train": template(tmp_path, "train", f"{gate.script}; {DONE}")},
         tenant=TENANT,
         settings=ALL_FREE,
         api_port=api.port,
@@ -216,6 +216,9 @@ def test_a_job_whose_pod_was_refused_does_not_wait_for_the_controllers_back_off(
     job = job_watch.wait_job(result.id)
     api.answers.open()
 
+    def ttl_s() -> int:
+        return int(job.object["spec"]["ttlSecondsAfterFinished"])
+
     def is_refused_often() -> bool:
         events = cluster.client.request("GET", f"{EVENTS}?fieldSelector=reason%3DFailedCreate")
         mine = [each for each in events["items"] if each["involvedObject"]["name"] == job.name]
@@ -224,11 +227,14 @@ def test_a_job_whose_pod_was_refused_does_not_wait_for_the_controllers_back_off(
 
     wait_for(is_refused_often, 20, "three refusals of the pod")
     assert not active(job)
+    ttl_before_s = ttl_s()
     cluster.client.request("DELETE", f"{PODS}/notebook-0?gracePeriodSeconds=0")
     wait_used(cluster, FITS - 1)
     free_s = time.monotonic()
     job_watch.wait(lambda: active(job), what="its pod")
-    assert time.monotonic() - free_s < 1
+    # The worker changes the TTL to have the Job looked at, unless the controller was about to.
+    assert ttl_s() > ttl_before_s or time.monotonic() - free_s < 1
+    gate.open()
     assert result.get(timeout=30) == "done"
     assert len(job_watch.of_task(result.id)) == 1
 
