@@ -249,7 +249,7 @@ def test_a_fatal_reason_to_wait_fails_at_once(scene: Scene, reason: str, categor
     result = scene.send()
     waiting = container(waiting={"reason": reason, "message": "what it says"})
     scene.write(scene.pod(result), phase="Pending", containerStatuses=[waiting])
-    error = failure_of(result, 4)
+    error = failure_of(result, 15)
     assert (error.category, error.subreason) == (category, reason)
     assert "what it says" in str(error)
     job = scene.jobs.of_task(result.id)[0]
@@ -396,9 +396,9 @@ def test_a_job_that_somebody_deletes_is_told_at_once(scene: Scene) -> None:
     scene.start()
     result = scene.send()
     scene.pod(result)
-    name = scene.jobs.of_task(result.id)[0].name
+    name = scene.jobs.wait_job(result.id).name
     scene.delete_job(name)
-    error = failure_of(result, 5)
+    error = failure_of(result, 15)
     assert isinstance(error, exceptions.JobDeleted)
     assert name in str(error)
 

@@ -444,9 +444,9 @@ def test_the_end_of_a_worker_leaves_jobs_alone_and_the_next_one_reports_them(
     began = time.monotonic()
     worker.terminate()
     assert worker.wait_exit() == 0
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 5.0
     leases = f"/apis/coordination.k8s.io/v1/namespaces/{TENANT}/leases"
-    assert cluster.client.request("GET", leases)["items"] == []
+    wait_for(lambda: not cluster.client.request("GET", leases)["items"], 10, "the Lease to be gone")
     gates[0].open()
     job_watch.wait_finished(results[0].id)
     assert not jobs[1].is_finished

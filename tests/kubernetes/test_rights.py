@@ -96,9 +96,9 @@ def test_each_right_that_is_missing_is_named(cluster: Cluster, config: Path, rol
     for right in rights:
         cluster.client.request("PATCH", ROLE, {"rules": without(role, right)})
         # The API server learns of it by a watch of its own.
-        wait_for(lambda right=right: not is_allowed(worker, right), 10, f"{right} to be gone")
+        wait_for(lambda right=right: not is_allowed(worker, right), 60, f"{right} to be gone")
         if before != right:
-            wait_for(lambda before=before: is_allowed(worker, before), 10, f"{before} to be back")
+            wait_for(lambda before=before: is_allowed(worker, before), 60, f"{before} to be back")
         before = right
         done = check(cluster, config)
         _, resource, verb = right

@@ -14,8 +14,8 @@ from waiting import wait_for
 
 # The least that the API server grants (TokenRequest).
 LIFE_S = 600
-# For so long it may go on to believe what it has looked up before.
-CACHE_S = 15.0
+# For so long at most it may go on to believe what it has looked up before: ten, by its clock.
+CACHE_S = 60.0
 
 
 def write_kubeconfig(path: Path, url: str, ca: Path, token: Path) -> Path:
