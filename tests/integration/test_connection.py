@@ -172,7 +172,7 @@ def test_connection_cut_while_a_task_runs(
     worker = start_worker(
         settings={"broker_url": proxy.url(0), "result_backend": proxy.url(1)}, task_options=LATE
     )
-    result = client.send_task(SLEEP, (1.0,))
+    result = client.send_task(SLEEP, (4.0,))
     worker.wait_log(rf"{result.id}\] received")
     proxy.cut()
     wait_stored(backend, result.id, timeout_s=30)
@@ -190,7 +190,7 @@ def test_lease_survives_a_cut(
 ) -> None:
     """A late task that runs through a lost connection is settled afterwards and runs once."""
     worker = start_petiole(settings={"broker_url": proxy.url(0)}, task_options=LATE)
-    result = client.send_task(SLEEP, (1.0,))
+    result = client.send_task(SLEEP, (4.0,))
     worker.wait_log(rf"{result.id}\] received")
     proxy.cut(refuse=True)
     worker.wait_log("(?i)connection to broker lost")

@@ -92,7 +92,7 @@ def test_restores_what_another_held(
     Under --worker=celery the one that restores is Celery's.
     """
     first = start_program(PetioleWorker, settings=SHORT, task_options=LATE).wait_ready()
-    result = client.send_task(SLEEP, (1.5,))
+    result = client.send_task(SLEEP, (4.0,))
     wait_for(lambda: broker.hlen("unacked") == 1)
     first.kill()
     assert stored(backend, result.id) is None
@@ -113,7 +113,7 @@ def test_restores_what_celery_held(
 ) -> None:
     """What a dead Python worker held is restored by us and runs here."""
     python = start_celery(settings=SHORT, task_options=LATE)
-    result = client.send_task(SLEEP, (1.5,))
+    result = client.send_task(SLEEP, (4.0,))
     wait_for(lambda: broker.hlen("unacked") == 1)
     python.kill()
     worker = start_petiole(settings=SHORT, task_options=LATE)
@@ -132,12 +132,12 @@ def test_celery_restores_what_we_held(
 ) -> None:
     """A Python worker that starts after our death restores what we held, and runs it."""
     worker = start_petiole(settings=SHORT, task_options=LATE)
-    ids = [client.send_task(SLEEP, (1.0,)).id for _ in range(3)]
+    ids = [client.send_task(SLEEP, (4.0,)).id for _ in range(3)]
     wait_for(lambda: broker.hlen("unacked") > 0)
     worker.kill()
     end = time.monotonic() + 2.1
     wait_for(lambda: time.monotonic() > end)
-    python = start_celery(settings=SHORT, task_options=LATE)
+    python = start_celery(settings=SHORT, task_options=LATE, concurrency=3)
     for task_id in ids:
         assert wait_stored(backend, task_id)["status"] == "SUCCESS"
         assert python.log_contains(task_id)
@@ -152,11 +152,12 @@ def test_leases_are_renewed(
     backend: redis.Redis,
 ) -> None:
     """A task longer than the visibility timeout runs once, with another worker waiting for it."""
-    first = start_petiole(settings=SHORT, task_options=LATE)
-    result = client.send_task(SLEEP, (5.0,))
+    settings = {"broker_transport_options": {"visibility_timeout": 5}}
+    first = start_petiole(settings=settings, task_options=LATE)
+    result = client.send_task(SLEEP, (11.0,))
     first.wait_log(rf"{result.id}\] received")
-    second = start_petiole(settings=SHORT, task_options=LATE)
-    wait_stored(backend, result.id)
+    second = start_petiole(settings=settings, task_options=LATE)
+    wait_stored(backend, result.id, timeout_s=30)
     wait_settled(broker)
     assert first.log_count("] received") + second.log_count("] received") == 1
 
@@ -171,7 +172,7 @@ def test_restored_message_is_marked(
     """A worker that ends gives back what it has not begun, marked as redelivered."""
     settings = {"native_threads": 1, "worker_lookahead": 0}
     worker = start_petiole(settings=settings, task_options=LATE)
-    first = client.send_task(SLEEP, (1.0,))
+    first = client.send_task(SLEEP, (4.0,))
     worker.wait_log(rf"{first.id}\] received")
     others = [client.send_task(SLEEP, (0,)).id for _ in range(3)]
     worker.wait_log(rf"{others[-1]}\] received")

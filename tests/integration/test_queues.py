@@ -76,7 +76,7 @@ def test_unacked_is_kombus(
 ) -> None:
     """What a worker holds is registered as Kombu does it, so that any other can restore it."""
     start_worker(task_options={SLEEP: {"acks_late": True}})
-    pattern = template(broker, client, TENANT, SLEEP, args=(1.0,))
+    pattern = template(broker, client, TENANT, SLEEP, args=(3.0,))
     before = time.time()
     push(broker, TENANT, [json.dumps(pattern).encode()])
     wait_for(lambda: broker.hlen("unacked") == 1)
@@ -94,9 +94,9 @@ def test_early_acknowledgement(
 ) -> None:
     """Without acks_late a message is acknowledged when its task begins, not when it ends."""
     start_worker()
-    result = client.send_task(SLEEP, (1.0,))
+    result = client.send_task(SLEEP, (6.0,))
     wait_for(lambda: broker.llen(TENANT) == 0)
-    wait_settled(broker, 0.8)
+    wait_settled(broker, 4)
     assert result.state == "PENDING"
     wait_stored(backend, result.id)
 
@@ -122,11 +122,11 @@ def test_transport_options(
     late = {SLEEP: {"acks_late": True}}
     start_worker(settings={"broker_transport_options": options}, task_options=late)
     assert client.send_task(ADD, (1, 2), priority=7).get(timeout=10) == 3
-    result = client.send_task(SLEEP, (0.5,))
+    result = client.send_task(SLEEP, (3.0,))
     prefix = options.get("global_keyprefix", "")
     unacked = prefix + options.get("unacked_key", "unacked")
     wait_for(lambda: broker.hlen(unacked) == 1)
-    result.get(timeout=10)
+    result.get(timeout=20)
     wait_for(lambda: broker.hlen(unacked) == 0)
     left = {key.decode() for key in broker.keys("*")}
     assert {key for key in left if "binding" not in key and "unacked" not in key} == set()

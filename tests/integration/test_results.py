@@ -105,12 +105,12 @@ def test_track_started(
 ) -> None:
     """STARTED names the process and the node."""
     worker = start_worker(settings={"task_track_started": True})
-    result = client.send_task("petiole.sample.sleep", (0.5,))
+    result = client.send_task("petiole.sample.sleep", (3.0,))
     document = wait_stored(backend, result.id, ("STARTED",))
     assert set(document["result"]) == {"pid", "hostname"}
     assert document["result"]["hostname"] == worker.node_name
     assert document["date_done"] is None
-    assert result.get(timeout=10) is None
+    assert result.get(timeout=20) is None
 
 
 def test_ignored_results(
