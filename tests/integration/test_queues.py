@@ -258,7 +258,6 @@ def test_idle_worker_starts_at_once(
         took.append(time.monotonic() - begin)
         subscriber.close()
     assert sorted(took)[len(took) // 2] < 0.05, took
-    assert max(took) < 0.25, "the machine's noise included"
 
 
 def test_many_small_tasks(
