@@ -308,6 +308,7 @@ def print_later(path: str) -> str:
 def tidy_up() -> None:
     """Log when a signal ends the process."""
     try:
+        print("begun what is to be tidied up")
         time.sleep(60)
     finally:
         logger.warning("tidying up")
@@ -326,8 +327,8 @@ def change_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@app.task(acks_late=True, time_limit=1.5)
+@app.task(acks_late=True, time_limit=5)
 def late(seconds: float) -> str:
-    """Sleep, acknowledged at the end, for a second and a half at most."""
+    """Sleep, acknowledged at the end, for five seconds at most."""
     time.sleep(seconds)
     return "slept"

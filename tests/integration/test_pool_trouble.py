@@ -127,7 +127,7 @@ def test_last_words_of_a_process(
     """What it logs when its task was given up is shown."""
     worker = start_pool(1)
     result = send("tidy_up")
-    wait_stored(backend, result.id, ("STARTED",))
+    worker.wait_log("begun what is to be tidied up")  # STARTED is stored before
     result.revoke(terminate=True, signal="SIGTERM")  # which gives it seconds to say them
     assert wait_stored(backend, result.id)["status"] == "REVOKED"
     worker.wait_log("WARNING/ForkPoolWorker-1.*tidying up$")
@@ -216,7 +216,7 @@ def test_a_killed_worker_takes_running_tasks_with_it(
     pids = descendants(worker.pid)
     assert len(pids) >= 2
     os.kill(worker.pid, signal.SIGKILL)
-    wait_for(lambda: not any(map(is_alive, pids)), 5)
+    wait_for(lambda: not any(map(is_alive, pids)), 20)
     gate.touch()
     other = start_pool(1, **settings)
     assert result.get(timeout=30) == "let go"
@@ -293,7 +293,7 @@ def test_a_worker_stops_while_its_app_is_imported(
         begin = time.monotonic()
         worker.terminate()
         worker.wait_exit()
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 4.5, "it was not waited for"
         assert not any(map(is_alive, pids))
         assert stage == "manifest" or broker.llen("celery") == 1
     finally:

@@ -177,9 +177,9 @@ def test_time_limits(
             "exc_module": "billiard.exceptions",
         }
         worker.wait_log(rf"ERROR/.*Hard time limit \(1s\) exceeded for pool_app.{name}")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 25, "both would have slept for thirty"
     assert run(send, "add", 1, 2) == 3
-    wait_for(lambda: len(descendants(worker.pid)) <= 3, 5)
+    wait_for(lambda: len(descendants(worker.pid)) <= 3, 20)
 
 
 def test_terminate(
@@ -369,12 +369,12 @@ def test_processes_go_with_the_worker(
     start_pool: PetioleStarter, send: Callable[..., AsyncResult]
 ) -> None:
     worker = start_pool(2)
-    for result in [send("who") for _ in range(4)]:
+    for result in [send("sleep", 0.5) for _ in range(4)]:
         result.get(timeout=20)
     pids = descendants(worker.pid)
     assert len(pids) == 3
     worker.kill()
-    wait_for(lambda: not any(map(is_alive, pids)), 5)
+    wait_for(lambda: not any(map(is_alive, pids)), 20)
 
 
 def test_an_app_that_cannot_be_imported_ends_the_worker(tmp_path: Path) -> None:
@@ -492,8 +492,8 @@ def test_split_forms_of_late_acknowledgement(
     """
     worker = start_pool(1, task_acks_late=True, **{setting: flag})
     with backend.pubsub() as channel:
+        channel.psubscribe("celery-task-meta-*")  # there is no other task yet
         limited = send("late", 60)
-        channel.subscribe(f"celery-task-meta-{limited.id}")
         wait_published(channel, "FAILURE")  # what is stored may be STARTED again by then
     if comes_back:
         worker.wait_log(rf"\[{limited.id}\] received", count=2)
