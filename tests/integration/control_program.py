@@ -36,7 +36,7 @@ def inspect_ping(*arguments: str) -> dict[str, Any]:
         "--no-color",
         "inspect",
         "--timeout",
-        "1.5",
+        "4",
     ]
     done = subprocess.run(
         [*command, "--json", "ping", *arguments], capture_output=True, text=True, check=False

@@ -171,9 +171,14 @@ def test_a_python_worker_beside_it_starts_and_both_answer(
     """Celery's mingle asks us `hello`, which we do not know, and goes on."""
     ours = start_petiole()
     theirs = start_program(CeleryWorker, name="python").wait_ready()
-    answers: dict[str, Any] = {}
-    for answer in client.control.ping(timeout=5, limit=2):
-        answers.update(answer)
-    assert len(answers) == 2
+
+    def answers_of_both() -> dict[str, Any] | None:
+        answers: dict[str, Any] = {}
+        for answer in client.control.ping(timeout=5, limit=2):
+            answers.update(answer)
+        return answers if len(answers) == 2 else None
+
+    answers = wait_for(answers_of_both, 30, "answers of both")
+    assert answers
     assert answers[ours.node_name] == {"ok": "pong"}
     assert theirs.is_running()

@@ -136,7 +136,7 @@ class Curious(Task):
 @app.task(base=Curious)
 def curious() -> str:
     """Return when STARTED is stored."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while curious.AsyncResult(curious.request.id).state == "PENDING":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -406,12 +406,12 @@ def delay_inside(self: Any) -> dict[str, Any]:
     child = add.delay(40, 2)
     other = add.apply_async((1, 1), queue="strict")
     try:
-        child.get(timeout=10)
+        child.get(timeout=60)
         refused = None
     except RuntimeError as error:
         refused = str(error).splitlines()[0]
     with allow_join_result():
-        value = child.get(timeout=10)
+        value = child.get(timeout=60)
     return {"value": value, "refused": refused, "other": other.id, "eager": add(1, 2)}
 
 

@@ -358,8 +358,9 @@ def revoked(scene: Scene) -> Any:
     first = scene.new_id("revoked before it is sent")
     scene.app.control.revoke(first, reply=True, timeout=5)
     unborn = scene.send("add", 1, task_id=first)
-    late = scene.send("add", 1, countdown=1.5, label="revoked while it waits")
-    scene.app.control.revoke(late.id, reply=True, timeout=5)
+    late = scene.send("add", 1, countdown=4, label="revoked while it waits")
+    # Celery stores it again when it is due, which is over after this wait for answers.
+    scene.app.control.revoke(late.id, reply=True, timeout=9)
     return [scene.seen(unborn), scene.seen(late)]
 
 

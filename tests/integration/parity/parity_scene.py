@@ -16,7 +16,7 @@ import redis
 from celery import VERSION
 from parity_record import CHANNEL, describe
 
-TIMEOUT_S = float(os.environ.get("PARITY_TIMEOUT_S", "25"))
+TIMEOUT_S = float(os.environ.get("PARITY_TIMEOUT_S", "90"))
 OPEN, STRICT = "open", "strict"
 HEAD = "celery-task-meta-"
 READY_STATES = ("SUCCESS", "FAILURE", "REVOKED")
