@@ -18,7 +18,7 @@ def test_progress_of_a_container(
     start_worker: StartWorker, client: Celery, publications: PublicationWatch, tmp_path: Path
 ) -> None:
     start_worker({"pods.count": write_template(tmp_path, "count")})
-    result = client.send_task("pods.count", (2.5,), queue=TENANT)
+    result = client.send_task("pods.count", (6.0,), queue=TENANT)
     assert result.get(timeout=60) == "counted"
     publications.sync()
     seen = [(each["status"], each["result"]) for each in publications.documents(result.id)]

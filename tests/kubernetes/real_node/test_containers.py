@@ -5,7 +5,6 @@ Nothing here is written into a pod's status by the test: what is told of a failu
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,12 +248,10 @@ def test_pod_that_no_node_takes(scene: Scene) -> None:
 
 
 def test_runner_heeds_sigterm_as_first_process(scene: Scene) -> None:
-    """The kernel drops a signal to a first process that has no handler: SIGKILL came after 30 s."""
-    scene.start("pods.nap", pod={"terminationGracePeriodSeconds": 30})
+    """The kernel drops a signal to a first process without a handler: SIGKILL after two minutes."""
+    scene.start("pods.nap", pod={"terminationGracePeriodSeconds": 120})
     result = scene.send("pods.nap", 60)
     scene.wait_running(result)
     result.revoke(terminate=True)
-    begun_s = time.monotonic()
-    wait_for(lambda: not scene.pods(result), 20, "the end of the pod")
-    assert time.monotonic() - begun_s < 20
+    wait_for(lambda: not scene.pods(result), 60, "the end of the pod")
     assert result.state == "REVOKED"

@@ -33,7 +33,7 @@ _PAUSE = "localhost/pause:1"
 _PLUGINS = "/usr/lib/cni"
 _CGROUPS = Path("/sys/fs/cgroup")
 _CONTAINERD_SECONDS = 30.0
-_READY_SECONDS = 60.0
+_READY_SECONDS = 180.0
 _EMPTY_SECONDS = 10.0
 _NEEDED = ("containerd", "ctr", "runc", "unshare")
 # The first process of the namespaces: it starts both, and reaps what their containers leave.
