@@ -43,16 +43,26 @@ static void ask(struct broker_stage *stage)
     loop_until(stage->loop, has_lease_answer, stage);
 }
 
+struct renewal {
+    struct broker_stage *stage;
+    double first;
+    double last;
+};
+
+static bool are_renewed(void *context)
+{
+    const struct renewal *renewal = context;
+    return score_of(renewal->stage, "a:1") > renewal->first + 1.0
+           && score_of(renewal->stage, "a:1200") > renewal->last + 1.0;
+}
+
 static void test_renews_what_is_held(void **state)
 {
     struct broker_stage *stage = *state;
     stage->a.options.visibility_timeout_ms = 600;
     open_with_messages(stage, 1200);
-    double first = score_of(stage, "a:1");
-    double last = score_of(stage, "a:1200");
-    loop_until_later(stage->loop, 1500);
-    assert_true(score_of(stage, "a:1") > first + 1.0);
-    assert_true(score_of(stage, "a:1200") > last + 1.0);
+    struct renewal renewal = {stage, score_of(stage, "a:1"), score_of(stage, "a:1200")};
+    loop_until(stage->loop, are_renewed, &renewal);
     assert_int_equal(redis_server_integer(&stage->server, "HLEN unacked"), 1200);
     assert_int_equal(stage->a.delivery_count, 1200);
     assert_int_equal(stage->a.notice_count, 0);

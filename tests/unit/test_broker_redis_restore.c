@@ -85,7 +85,7 @@ static void test_respects_the_lock(void **state)
 {
     struct broker_stage *stage = *state;
     hold(stage, "dead", "1000", "[{}, \"\", \"celery\"]");
-    redis_server_do(&stage->server, "SET unacked_mutex somebody PX 700");
+    redis_server_do(&stage->server, "SET unacked_mutex somebody PX 3000");
     stage->a.options.restore_interval_ms = 500;
     broker_client_open(&stage->a, 0);
     loop_until_later(stage->loop, 200);

@@ -13,7 +13,7 @@
 #define REQUEST_BYTES 8192
 #define GUARD_MS      10000
 #define SLOW_PIECES   5
-#define SLOW_PAUSE_MS 100
+#define SLOW_PAUSE_MS 500
 
 struct fixture {
     struct loop *loop;
@@ -315,7 +315,7 @@ static void allows_silence_when_told_to(void **state)
 static void leaves_a_connection_that_speaks(void **state)
 {
     struct fixture *f = *state;
-    limit_silence(f, 300);
+    limit_silence(f, 2000);
     (void)send_call(f, (struct http_call){0}, "/slow", on_piece);
     run_until_answers(f, 1);
     assert_int_equal(200, f->status);

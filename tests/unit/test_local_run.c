@@ -275,7 +275,7 @@ static void test_deaf_process_is_killed_after_its_grace(void **state)
 {
     struct fixture *fixture = *state;
     begin(fixture, "trap '' TERM; while :; do sleep 0.01; done",
-          "\"activeDeadlineSeconds\": 0.05, \"terminationGracePeriodSeconds\": 0.05,", 0.0);
+          "\"activeDeadlineSeconds\": 1.0, \"terminationGracePeriodSeconds\": 0.05,", 0.0);
     check_outcome(fixture, OUTCOME_FAILURE, "DeadlineExceeded", "\"exit_code\": 137");
 }
 
