@@ -260,6 +260,7 @@ def half_a_frame(size: int) -> None:
             peer = socket.socket(fileno=os.dup(descriptor))
             if peer.family == socket.AF_UNIX:
                 peer.sendall(struct.pack("<IB", size, 4) + b"\0" * (size // 2))
+                break
     os.kill(os.getpid(), signal.SIGKILL)
 
 

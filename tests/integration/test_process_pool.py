@@ -390,7 +390,7 @@ def test_an_app_that_cannot_be_imported_ends_the_worker(tmp_path: Path) -> None:
             "PYTHONPATH": str(TOP / "python-shim" / "src"),
         },
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "broken on purpose" in done.stderr + done.stdout
 
 
