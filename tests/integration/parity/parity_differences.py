@@ -192,8 +192,9 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "Celery 5.2.7: what the worker itself makes",
         "It is as in Celery 5.7: `date_done` has an offset, `delivery_info.redelivered` of a first "
-        "delivery is false and not null, and a late task that exceeds its hard limit with "
-        "`acks_on_failure_or_timeout` off goes back to its queue",
+        "delivery is false and not null, a late task that exceeds its hard limit with "
+        "`acks_on_failure_or_timeout` off goes back to its queue, and bindings of queues are in "
+        "`_kombu.binding_permanent.*`, too",
         (
             Where("date_done", r"^<time>$", r"^<time>\+00:00$", celeries=OLDEST),
             Where("redelivered", "^null$", "^false$", celeries=OLDEST),
@@ -205,6 +206,7 @@ DIFFERENCES: tuple[Difference, ...] = (
                 OLDEST,
             ),
             Where("tasks/hard_limit_late/", features=("hard_limit_late",), celeries=OLDEST),
+            Where(r"^_kombu\.binding_permanent\.", NOTHING, THERE, ("broker_at_end",), OLDEST),
         ),
         BOTH,
     ),
