@@ -40,20 +40,6 @@ bool error_wrap(struct error *reterr, const char *format, ...)
     return false;
 }
 
-struct bytes error_reason(const struct error *error, const char *subject)
-{
-    struct bytes reason = bytes_from_text(error->message);
-    struct bytes head = bytes_from_text(subject);
-    if (bytes_starts_with(reason, head)
-        && bytes_starts_with(bytes_skip(reason, head.length), BYTES(": "))) {
-        reason = bytes_skip(reason, head.length + 2);
-    }
-    if (reason.length > 0 && reason.data[reason.length - 1] == '.') {
-        reason.length--;
-    }
-    return reason;
-}
-
 const char *error_kind_name(enum error_kind kind)
 {
     static const char *const names[] = {

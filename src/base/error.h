@@ -9,7 +9,6 @@
 #include <stdbool.h>
 
 #include "base/attributes.h"
-#include "base/bytes.h"
 
 enum error_kind {
     ERROR_NONE,
@@ -36,10 +35,6 @@ bool error_set(struct error *reterr, enum error_kind kind, const char *format, .
 /* Puts "<formatted>: " before the message of an error that is set; keeps its kind. Returns
  * false. */
 bool error_wrap(struct error *reterr, const char *format, ...) PRINTF_FORMAT(2, 3);
-
-/* The message for a sentence that names `subject` already: without "<subject>: " before it and the
- * full stop at its end. A view of the error's message. */
-struct bytes error_reason(const struct error *error, const char *subject);
 
 /* A lower-case name of `kind` for logs and metrics ("temporary"). */
 const char *error_kind_name(enum error_kind kind);

@@ -260,7 +260,8 @@ static void refuse(struct redis_link *link, enum error_kind kind, const char *wh
                    const redisReply *reply)
 {
     struct error error;
-    (void)error_set(&error, kind, "%s: %s was refused: %s", link->url.display, what, reply->str);
+    (void)error_set(&error, kind, "%s was refused: %.*s", what,
+                    BYTES_FORMAT(redis_link_text(reply)));
     go_down(link, &error);
 }
 
@@ -276,10 +277,12 @@ static void on_auth(void *context, const redisReply *reply)
     struct redis_link *link = context;
     struct error error;
     if (is_error(reply)) {
+        struct bytes text = redis_link_text(reply);
         const char *arguments = strstr(reply->str, ", with args");
-        int length = (int)(arguments ? (size_t)(arguments - reply->str) : (size_t)reply->len);
-        (void)error_set(&error, ERROR_REFUSED, "%s: AUTH was refused: %.*s", link->url.display,
-                        length, reply->str);
+        if (arguments) {
+            text.length = (size_t)(arguments - reply->str);
+        }
+        (void)error_set(&error, ERROR_REFUSED, "AUTH was refused: %.*s", BYTES_FORMAT(text));
         go_down(link, &error);
     }
 }
@@ -362,8 +365,7 @@ static void dispatch(struct redis_link *link, const redisReply *reply)
     struct waiting waiting;
     if (!ring_pop(&link->waiting, &waiting)) {
         struct error error;
-        (void)error_set(&error, ERROR_TEMPORARY, "%s: a reply came that was not asked for",
-                        link->url.display);
+        (void)error_set(&error, ERROR_TEMPORARY, "a reply came that was not asked for");
         go_down(link, &error);
         return;
     }
@@ -384,8 +386,7 @@ static void on_stream_data(void *context, struct bytes data)
         void *reply = NULL;
         if (redisReaderGetReply(link->reader, &reply) != REDIS_OK) {
             struct error error;
-            (void)error_set(&error, ERROR_TEMPORARY, "%s: this is no Redis: %s", link->url.display,
-                            link->reader->errstr);
+            (void)error_set(&error, ERROR_TEMPORARY, "this is no Redis: %s", link->reader->errstr);
             go_down(link, &error);
             break;
         }
@@ -428,8 +429,7 @@ static void on_heartbeat(void *context)
     int64_t silence_ms = loop_now_ms(link->loop) - link->heard_ms;
     if (link->waiting.count > 0 && silence_ms >= SILENCE_MS) {
         struct error error;
-        (void)error_set(&error, ERROR_TIMEOUT, "%s: no answer for %d s", link->url.display,
-                        (int)(silence_ms / 1000));
+        (void)error_set(&error, ERROR_TIMEOUT, "no answer for %d s", (int)(silence_ms / 1000));
         go_down(link, &error);
         return;
     }
@@ -513,5 +513,9 @@ struct bytes redis_link_text(const struct redisReply *reply)
     bool is_text = reply
                    && (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS
                        || reply->type == REDIS_REPLY_ERROR);
-    return is_text ? bytes_of(reply->str, (size_t)reply->len) : bytes_of(NULL, 0);
+    struct bytes text = is_text ? bytes_of(reply->str, (size_t)reply->len) : bytes_of(NULL, 0);
+    if (text.length > 0 && reply->type == REDIS_REPLY_ERROR && text.data[text.length - 1] == '.') {
+        text.length--;
+    }
+    return text;
 }

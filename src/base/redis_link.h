@@ -30,7 +30,8 @@ struct redis_link_events {
     /* Mandatory: ready for commands, after each (re)connect. */
     void (*on_up)(void *context);
     /* Mandatory: lost or could not connect; comes before the waiting callbacks get NULL.
-     * `retry_ms` from now it tries again. Also for a refused AUTH or SELECT. */
+     * `retry_ms` from now it tries again. Also for a refused AUTH or SELECT. `error` says why; it
+     * does not name the URL, which its caller knows. */
     void (*on_down)(void *context, const struct error *error, int64_t retry_ms);
     /* Optional: a message of a subscription ("message" and "pmessage" arrays), borrowed. With
      * it, subscribe to one channel or pattern a command: the confirmation is the reply to that. */
@@ -73,7 +74,8 @@ void redis_link_end(struct redis_link *link, redis_reply_fn *on_reply, void *con
 /* How many commands wait for their reply. */
 size_t redis_link_waiting_count(const struct redis_link *link);
 
-/* Reply helpers: a view of a string or status reply, else the empty view. */
+/* A view of a string or status reply, and of an error without the full stop at its end, so that a
+ * sentence may go on behind it; else the empty view. */
 struct bytes redis_link_text(const struct redisReply *reply);
 
 #endif

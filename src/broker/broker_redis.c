@@ -54,7 +54,7 @@ static const redisReply *find_error(const redisReply *reply)
 static void drop_connection(struct broker_redis *broker, const redisReply *reply)
 {
     struct error error;
-    (void)error_set(&error, ERROR_TEMPORARY, "%s: %s", broker->options.url.display, reply->str);
+    (void)error_set(&error, ERROR_TEMPORARY, "%.*s", BYTES_FORMAT(redis_link_text(reply)));
     redis_link_drop(broker->commands, &error);
 }
 

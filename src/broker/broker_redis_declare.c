@@ -57,10 +57,10 @@ static void complain(const struct broker_redis_declared *item, const redisReply 
         broker->declare.has_complained = true;
         broker_redis_notice(broker, LOG_WARNING,
                             "Redis does not let this worker bind queue %.64s to exchange %.64s: "
-                            "%.128s. What is published to the exchange may be lost: allow the user "
+                            "%.*s. What is published to the exchange may be lost: allow the user "
                             "to write the keys %.16s_kombu.binding*, or ignore this when messages "
                             "name the queue itself.",
-                            item->queue, item->exchange, reply->str,
+                            item->queue, item->exchange, BYTES_FORMAT(redis_link_text(reply)),
                             broker->options.global_keyprefix);
     }
 }

@@ -18,7 +18,6 @@ struct trial {
 /* One server while it is tried. */
 struct check {
     struct loop *loop;
-    const struct redis_url *url;
     struct redis_link *link;
     struct timer deadline;
     struct trial trials[MAX_COMMANDS];
@@ -124,8 +123,7 @@ static void on_down(void *context, const struct error *error, int64_t retry_ms)
 {
     struct check *check = context;
     (void)retry_ms;
-    struct bytes reason = error_reason(error, check->url->display);
-    (void)snprintf(check->text, check->size, "%.*s", BYTES_FORMAT(reason));
+    (void)snprintf(check->text, check->size, "%s", error->message);
     finish(check, false);
 }
 
@@ -141,7 +139,6 @@ static bool run(struct check *check, const struct redis_url *url)
     static const struct redis_link_events events = {.on_up = on_up, .on_down = on_down};
     check->deadline.on_due = on_deadline;
     check->deadline.context = check;
-    check->url = url;
     check->link = redis_link_open(check->loop, url, "petiole-check", &events, check);
     loop_start_timer(check->loop, &check->deadline, url->stream.connect_timeout_ms + ANSWER_MS);
     loop_run(check->loop);

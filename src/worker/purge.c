@@ -103,7 +103,8 @@ static void on_down(void *context, const struct error *error, int64_t retry_ms)
 {
     struct purge *purge = context;
     (void)retry_ms;
-    (void)error_set(purge->reterr, error->kind, "purge: %s", error->message);
+    (void)error_set(purge->reterr, error->kind, "purge: %s: %s", purge->options->url.display,
+                    error->message);
     finish(purge, false);
 }
 

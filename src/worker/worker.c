@@ -115,11 +115,9 @@ static void on_broker_down(void *context, const struct error *error, int64_t ret
         (void)snprintf(most, sizeof(most), "%lld",
                        (long long)worker->settings->broker_connection_max_retries);
     }
-    struct bytes reason = error_reason(error, worker->broker_url);
-    log_write(LOG_ERROR,
-              "consumer: Cannot connect to %s: %.*s. Trying again in %.2f seconds... (%d/%s)",
-              worker->broker_url, BYTES_FORMAT(reason), (double)retry_ms / 1000,
-              worker->broker_attempts, most);
+    log_write(
+        LOG_ERROR, "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%d/%s)",
+        worker->broker_url, error->message, (double)retry_ms / 1000, worker->broker_attempts, most);
 }
 
 static void on_delivery(void *context, struct delivery *delivery)
@@ -168,10 +166,9 @@ static void on_backend_down(void *context, const struct error *error, int64_t re
     if (was_up) {
         metrics_add(worker->metrics, METRICS_BACKEND_RECONNECTS, NULL, 1);
     }
-    struct bytes reason = error_reason(error, worker->backend_url);
     log_write(LOG_ERROR,
-              "Connection to the result backend %s lost: %.*s. Trying again in %.2f seconds...",
-              worker->backend_url, BYTES_FORMAT(reason), (double)retry_ms / 1000);
+              "Connection to the result backend %s lost: %s. Trying again in %.2f seconds...",
+              worker->backend_url, error->message, (double)retry_ms / 1000);
 }
 
 const struct result_events worker_result_events = {

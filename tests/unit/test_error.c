@@ -64,25 +64,6 @@ static void test_long_sentences_are_cut_and_still_end(void **state)
     }
 }
 
-static void check_reason(const char *message, const char *expected)
-{
-    struct error error = {0};
-    (void)error_set(&error, ERROR_REFUSED, "%s", message);
-    assert_true(bytes_equal_text(error_reason(&error, "redis://h/0"), expected));
-}
-
-static void test_a_reason_repeats_no_subject(void **state)
-{
-    (void)state;
-    check_reason("redis://h/0: AUTH was refused: it is disabled.",
-                 "AUTH was refused: it is disabled");
-    check_reason("h:6379: connection refused", "h:6379: connection refused");
-    check_reason("redis://h/01: no", "redis://h/01: no");
-    check_reason("redis://h/0", "redis://h/0");
-    check_reason(".", "");
-    check_reason("", "");
-}
-
 static void test_every_kind_has_a_name(void **state)
 {
     (void)state;
@@ -103,7 +84,6 @@ int main(void)
         cmocka_unit_test(test_nobody_need_want_to_know),
         cmocka_unit_test(test_wrapping_puts_words_before_the_sentence),
         cmocka_unit_test(test_long_sentences_are_cut_and_still_end),
-        cmocka_unit_test(test_a_reason_repeats_no_subject),
         cmocka_unit_test(test_every_kind_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,6 +204,8 @@ static void test_reports_a_refused_password(void **state)
     assert_int_equal(fixture->error.kind, ERROR_REFUSED);
     assert_null(strstr(fixture->error.message, "wrong@"));
     assert_non_null(strstr(fixture->error.message, "WRONGPASS"));
+    assert_null(strstr(fixture->error.message, "redis://"));
+    assert_int_not_equal(fixture->error.message[strlen(fixture->error.message) - 1], '.');
     assert_int_equal(fixture->up_count, 0);
 }
 
