@@ -151,7 +151,7 @@ static void pass_hard_limit(struct process_run *run)
     }
     double limit_s = executor_hard_limit_s(run->request);
     executor_timed_out(run->request->arena, limit_s, &outcome);
-    if (run->has_succeeded) {
+    if (run->has_ended) {
         succeed(run, "its handlers ran into the hard time limit", &outcome);
     }
     outcome.runtime_s = (double)(loop_now_ms(run->executor->loop) - run->accepted_ms) / MS_PER_S;
@@ -164,7 +164,7 @@ static void pass_hard_limit(struct process_run *run)
 /* The end of a conclusion whose process is not there to tell it: what it has sent is not sent again. */
 static struct outcome cut_short(const struct process_run *run)
 {
-    return (struct outcome){.kind = OUTCOME_IGNORE, .is_told = run->has_succeeded};
+    return (struct outcome){.kind = OUTCOME_IGNORE, .is_told = run->has_ended};
 }
 
 /* No process could do what follows from an end in time. One that waits for a process to be started
@@ -271,7 +271,7 @@ void executor_process_done(struct process_run *run, const struct process_frame_d
         .document = done->document,
         .runtime_s = done->runtime_s,
     };
-    if (done->outcome == PROCESS_FRAME_LOST && run->has_succeeded) {
+    if (done->outcome == PROCESS_FRAME_LOST && run->has_ended) {
         succeed(run, "its handlers ended the process", &outcome);
         outcome.runtime_s = done->runtime_s;
     }
@@ -327,7 +327,7 @@ void executor_process_lost(struct process_run *run, int code)
     }
     if (run->is_conclusion) {
         outcome = cut_short(run);
-    } else if (run->has_succeeded) {
+    } else if (run->has_ended) {
         char how[EXECUTOR_PROCESS_END_SIZE];
         executor_process_describe_end(code, how);
         succeed(run, how, &outcome);

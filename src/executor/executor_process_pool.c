@@ -354,12 +354,12 @@ static void on_state(void *context, const struct process_frame_state *state)
     }
 }
 
-static void on_succeeded(void *context, struct bytes document)
+static void on_task_ended(void *context, struct bytes document)
 {
     struct process_slot *slot = context;
     struct process_run *run = slot->run;
-    if (run && run->is_accepted && !run->has_succeeded) {
-        run->has_succeeded = true;
+    if (run && run->is_accepted && !run->has_ended) {
+        run->has_ended = true;
         run->document = arena_copy(run->request->arena, document);
     }
 }
@@ -415,7 +415,7 @@ static const struct process_child_events child_events = {
     .on_ready = on_ready,
     .on_accepted = on_accepted,
     .on_state = on_state,
-    .on_succeeded = on_succeeded,
+    .on_task_ended = on_task_ended,
     .on_done = on_done,
     .on_line = on_line,
     .on_closed = on_closed,

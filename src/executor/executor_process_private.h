@@ -55,8 +55,9 @@ struct process_run {
     int64_t soft_limit_ms; /* 0: none, or passed */
     int64_t hard_limit_ms;
     enum process_run_end end;
-    bool
-        has_succeeded; /* whatever becomes of its process; of a conclusion: has sent the next try */
+    /* The task has succeeded, whatever becomes of its process; of a conclusion: the next try has
+     * been sent. */
+    bool has_ended;
     struct bytes document;  /* of the success; empty: nothing is stored */
     bool is_early;          /* in `early` */
     struct outcome outcome; /* of an early one */

@@ -29,7 +29,6 @@ struct process_child {
     struct process_output *output; /* owned */
     struct buffer input;           /* the beginning of a frame */
     struct list log_lines;         /* of struct log_line */
-    bool awaits_line;              /* its mark has come */
 };
 
 /* The log: each of its lines has a mark in the output, after which it is told, so that both come in
@@ -49,21 +48,17 @@ static void take_log_line(struct process_child *child, int level, struct bytes t
     line->length = text.length;
     memcpy(line->text, text.data, text.length);
     list_append(&child->log_lines, &line->node);
-    if (child->awaits_line) {
-        child->awaits_line = false;
-        tell_first_log_line(child);
-        process_output_resume(child->output);
-    }
+    process_output_resume(child->output);
 }
 
 static bool on_mark(void *context)
 {
     struct process_child *child = context;
-    child->awaits_line = list_is_empty(&child->log_lines);
-    if (!child->awaits_line) {
-        tell_first_log_line(child);
+    if (list_is_empty(&child->log_lines)) {
+        return false;
     }
-    return !child->awaits_line;
+    tell_first_log_line(child);
+    return true;
 }
 
 /* Tells all output and all lines of the log, also if a task has made marks of its own, or none. */
@@ -73,7 +68,6 @@ static void flush_lines(struct process_child *child)
     while (!list_is_empty(&child->log_lines)) {
         tell_first_log_line(child);
     }
-    child->awaits_line = false;
 }
 
 /* The socket */
@@ -114,7 +108,7 @@ static bool tell(struct process_child *child, const struct process_frame *frame)
         if (!process_frame_read_ended(frame->payload, &read.text)) {
             return false;
         }
-        child->events->on_succeeded(child->context, read.text);
+        child->events->on_task_ended(child->context, read.text);
         return true;
     case PROCESS_FRAME_DONE:
         if (!process_frame_read_done(frame->payload, &read.done)) {

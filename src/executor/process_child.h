@@ -18,8 +18,9 @@ struct process_child_events {
     void (*on_ready)(void *context, int pid);
     void (*on_accepted)(void *context);
     void (*on_state)(void *context, const struct process_frame_state *state);
-    /* The task has succeeded, and its process is not done with it yet. */
-    void (*on_succeeded)(void *context, struct bytes document);
+    /* The task has succeeded, and its process is not done with it yet; or, of an end that it was
+     * told, the next try has been sent, and nothing is in `document`. */
+    void (*on_task_ended)(void *context, struct bytes document);
     /* What it wrote to stdout and stderr by then has been told. */
     void (*on_done)(void *context, const struct process_frame_done *done);
     /* A line of its log, `level` as in log.h; or, `is_output`, of stdout or stderr: in the order in

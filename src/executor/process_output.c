@@ -61,7 +61,7 @@ static struct bytes take_in(struct process_output *output, struct bytes data)
     return data;
 }
 
-void process_output_resume(struct process_output *output)
+static void take_kept(struct process_output *output)
 {
     struct buffer kept = output->kept;
     buffer_init(&output->kept, MAX_KEPT_BYTES);
@@ -74,10 +74,17 @@ static void on_data(void *context, struct bytes data)
 {
     struct process_output *output = context;
     while (output->is_held && !buffer_append(&output->kept, data)) {
-        process_output_resume(output);
+        take_kept(output);
     }
     if (!output->is_held) {
         (void)buffer_append(&output->kept, take_in(output, data));
+    }
+}
+
+void process_output_resume(struct process_output *output)
+{
+    if (output->is_held && output->on_mark(output->context)) {
+        take_kept(output);
     }
 }
 
@@ -119,7 +126,7 @@ struct process_output *process_output_new(struct loop *loop, int descriptor,
 void process_output_flush(struct process_output *output)
 {
     output->is_flushing = true;
-    process_output_resume(output);
+    take_kept(output);
     if (output->stream) {
         stream_read_now(output->stream);
     }

@@ -18,8 +18,8 @@ struct process_output;
 /* A line without its end, borrowed; one of more than 16 KiB comes in pieces. */
 typedef void(process_output_fn)(void *context, struct bytes line);
 
-/* All that was written before the mark has been told. Returns whether to go on; else what follows is
- * kept until process_output_resume, or until it is more than 64 KiB. */
+/* All that was written before the mark has been told. Returns whether to go on; else the mark holds
+ * what follows until process_output_resume, or until that is more than 64 KiB. */
 typedef bool(process_output_mark_fn)(void *context);
 
 /* Returns new; takes `descriptor`. `on_mark` NULL: marks are output like any other. */
@@ -27,9 +27,11 @@ struct process_output *process_output_new(struct loop *loop, int descriptor,
                                           process_output_fn *on_line,
                                           process_output_mark_fn *on_mark, void *context);
 
-/* Tells all that has been written by now, also a line without an end. Not inside on_line or on_mark. */
+/* Tells all that has been written by now, also a line without an end, whatever marks hold. Not inside
+ * on_line or on_mark. */
 void process_output_flush(struct process_output *output);
 
+/* Asks on_mark again about the mark that holds, if one does. Not inside on_line or on_mark. */
 void process_output_resume(struct process_output *output);
 
 /* Frees it and leaves NULL; accepts NULL. */
