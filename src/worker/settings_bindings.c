@@ -147,10 +147,10 @@ static struct settings_bindings_queue declare_missing(const struct settings *set
     return (struct settings_bindings_queue){name, name, type, name};
 }
 
-struct settings_bindings_queue settings_bindings_of(const struct settings *settings,
-                                                    const char *name)
+/* `element` of task_queues; NULL: it has none. */
+static struct settings_bindings_queue declare(const struct settings *settings,
+                                              const struct yaml_entry *element, const char *name)
 {
-    const struct yaml_entry *element = find(settings, name);
     bool has_queues = settings->task_queues && settings->task_queues->count > 0;
     bool is_bare = element && !element->key && element->value->type != YAML_MAPPING;
     if (is_bare || (!element && (has_queues || strcmp(name, default_queue(settings)) != 0))) {
@@ -172,6 +172,12 @@ struct settings_bindings_queue settings_bindings_of(const struct settings *setti
         queue.exchange_type = or_else(text_of(options, "exchange_type"), "direct");
     }
     return queue;
+}
+
+struct settings_bindings_queue settings_bindings_of(const struct settings *settings,
+                                                    const char *name)
+{
+    return declare(settings, find(settings, name), name);
 }
 
 /* Bindings */
@@ -209,61 +215,57 @@ static bool is_true(const struct yaml *options, const char *key)
     return node && settings_value_bool(node, &value) && value;
 }
 
-/* Whether a queue stays unbound: by its own wish, or as a queue of kombu.common.Broadcast. That one
- * has a new name at each start, which nobody would take out of the table again. */
-static bool is_unbound(const struct settings *settings, const char *name)
+/* A queue and what it is bound to. */
+struct bound_queue {
+    struct settings_bindings_queue own;
+    const struct yaml *options;  /* NULL: task_queues does not have it */
+    const struct yaml *bindings; /* its list; NULL: its own exchange is the only one */
+    size_t count;                /* of what it is bound to */
+};
+
+static struct bound_queue read_queue(const struct settings *settings, const char *name)
 {
     const struct yaml_entry *element = find(settings, name);
-    const struct yaml *options = element ? element->value : NULL;
-    return is_true(options, "no_declare")
-           || (is_true(options, "auto_delete")
-               && is_type(settings_bindings_of(settings, name).exchange_type, "fanout"));
+    struct bound_queue queue = {.own = declare(settings, element, name), .count = 1};
+    queue.options = element ? element->value : NULL;
+    const struct yaml *bindings = yaml_get(queue.options, "bindings");
+    if (bindings && bindings->type == YAML_SEQUENCE && bindings->count > 0) {
+        queue.bindings = bindings;
+        queue.count = bindings->count;
+    }
+    return queue;
 }
 
-/* Its list `bindings`; NULL: it is bound to its own exchange. */
-static const struct yaml *bindings_of(const struct settings *settings, const char *name)
+/* The queue as number `index` of what it is bound to declares it. */
+static struct settings_bindings_queue at(const struct bound_queue *queue, size_t index)
 {
-    const struct yaml_entry *element = find(settings, name);
-    const struct yaml *bindings = element ? yaml_get(element->value, "bindings") : NULL;
-    return bindings && bindings->type == YAML_SEQUENCE && bindings->count > 0 ? bindings : NULL;
-}
-
-/* The queue as element `index` of its `bindings` declares it. */
-static struct settings_bindings_queue at(const struct yaml *bindings, size_t index,
-                                         const char *name)
-{
-    const struct yaml *binding = bindings->entries[index].value;
-    return (struct settings_bindings_queue){name, or_else(text_of(binding, "exchange"), ""),
+    if (!queue->bindings) {
+        return queue->own;
+    }
+    const struct yaml *binding = queue->bindings->entries[index].value;
+    return (struct settings_bindings_queue){queue->own.name,
+                                            or_else(text_of(binding, "exchange"), ""),
                                             or_else(text_of(binding, "exchange_type"), "direct"),
                                             or_else(text_of(binding, "routing_key"), "")};
+}
+
+/* Whether it stays unbound: by its own wish, or as a queue of kombu.common.Broadcast. That one has a
+ * new name at each start, which nobody would take out of the table again. */
+static bool is_unbound(const struct bound_queue *queue)
+{
+    return is_true(queue->options, "no_declare")
+           || (is_true(queue->options, "auto_delete")
+               && is_type(queue->own.exchange_type, "fanout"));
 }
 
 void settings_bindings_note(struct settings *settings)
 {
     for (size_t index = 0; index < settings->queue_count; index++) {
-        const char *name = settings->queues[index];
-        const struct yaml *bindings = bindings_of(settings, name);
-        struct settings_bindings_queue queue = settings_bindings_of(settings, name);
-        if (!bindings) {
+        const struct bound_queue bound = read_queue(settings, settings->queues[index]);
+        for (size_t each = 0; each < bound.count; each++) {
+            const struct settings_bindings_queue queue = at(&bound, each);
             note_queue(settings, &queue);
         }
-        for (size_t each = 0; bindings && each < bindings->count; each++) {
-            queue = at(bindings, each, name);
-            note_queue(settings, &queue);
-        }
-    }
-}
-
-struct list_of_bindings {
-    struct broker_redis_binding *items;
-    size_t count;
-};
-
-static void add(struct list_of_bindings *list, struct settings_bindings_queue queue)
-{
-    if (queue.exchange[0] && is_known_type(queue.exchange_type)) {
-        list->items[list->count++] = (struct broker_redis_binding){
-            queue.name, queue.exchange, queue.routing_key, is_type(queue.exchange_type, "topic")};
     }
 }
 
@@ -271,8 +273,7 @@ static size_t count_most(const struct settings *settings)
 {
     size_t count = 0;
     for (size_t index = 0; index < settings->queue_count; index++) {
-        const struct yaml *bindings = bindings_of(settings, settings->queues[index]);
-        count += bindings ? bindings->count : 1;
+        count += read_queue(settings, settings->queues[index]).count;
     }
     return count;
 }
@@ -280,21 +281,19 @@ static size_t count_most(const struct settings *settings)
 const struct broker_redis_binding *settings_bindings_all(const struct settings *settings,
                                                          size_t *ret_count)
 {
-    struct list_of_bindings list = {
-        arena_alloc(settings->arena, (count_most(settings) + 1) * sizeof(*list.items)), 0};
+    struct broker_redis_binding *items =
+        arena_alloc(settings->arena, (count_most(settings) + 1) * sizeof(*items));
+    *ret_count = 0;
     for (size_t index = 0; index < settings->queue_count; index++) {
-        const char *name = settings->queues[index];
-        const struct yaml *bindings = bindings_of(settings, name);
-        if (is_unbound(settings, name)) {
-            continue;
-        }
-        if (!bindings) {
-            add(&list, settings_bindings_of(settings, name));
-        }
-        for (size_t each = 0; bindings && each < bindings->count; each++) {
-            add(&list, at(bindings, each, name));
+        const struct bound_queue bound = read_queue(settings, settings->queues[index]);
+        for (size_t each = 0; each < bound.count && !is_unbound(&bound); each++) {
+            const struct settings_bindings_queue queue = at(&bound, each);
+            if (queue.exchange[0] && is_known_type(queue.exchange_type)) {
+                items[(*ret_count)++] =
+                    (struct broker_redis_binding){queue.name, queue.exchange, queue.routing_key,
+                                                  is_type(queue.exchange_type, "topic")};
+            }
         }
     }
-    *ret_count = list.count;
-    return list.items;
+    return items;
 }
