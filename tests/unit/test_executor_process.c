@@ -195,6 +195,18 @@ static void test_the_parent_ends_after_its_last_process(void **state)
     }
 }
 
+static void test_without_an_idle_time_processes_stay(void **state)
+{
+    static char room[] = "1";
+    struct fixture *fixture = *state;
+    start(fixture, room, (struct executor_process_options){.max_processes = 1});
+    executor_fixture_wait_finished(submit(fixture, 0, "work"));
+    loop_advance(fixture->common.loop, (int64_t)7 * 24 * 3600 * 1000);
+    assert_int_equal(fixture->process->live_count, 1);
+    assert_true(has_parent());
+    assert_false(fixture->process->is_stopping);
+}
+
 /* As long as a task waits for room the parent stays; it ends when the task is gone. */
 static void test_the_parent_stays_while_work_waits(void **state)
 {
@@ -266,6 +278,8 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(test_however_many_are_refused_one_start_has_failed, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_parent_ends_after_its_last_process, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_without_an_idle_time_processes_stay, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_parent_stays_while_work_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_task_that_was_given_back_is_not_revoked, set_up,
