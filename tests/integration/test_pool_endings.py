@@ -281,16 +281,22 @@ def test_the_hard_limit_is_no_exception_to_retry_for(compare: Callable[[Story], 
     assert compare(story)["result"]["exc_type"] == "TimeLimitExceeded"
 
 
+def lose_once(scene: Scene, name: str) -> str:
+    """Send a task whose first try is lost, check that it is tried twice, and return its id."""
+    task_id = scene.send(scene.task(name))
+    assert wait_stored(scene.backend, task_id)["result"] == "survived"
+    wait_settled(scene.broker)
+    assert scene.broker.get("runs") == b"2"
+    assert scene.broker.llen(QUEUE) == 0
+    return task_id
+
+
 def test_a_lost_task_is_sent_again_once_when_a_setting_says_so(
     celery: str, start: Callable[..., Scene]
 ) -> None:
     """The app says that it is given back: what is above the app wins, in the processes, too."""
     scene = start("petiole", task_retry_on_worker_lost=True)
-    task_id = scene.send(scene.task("die_once"))
-    assert wait_stored(scene.backend, task_id)["result"] == "survived"
-    wait_settled(scene.broker)
-    assert scene.broker.get("runs") == b"2"
-    assert scene.broker.llen(QUEUE) == 0
+    task_id = lose_once(scene, "die_once")
     if celery == "newest":
         assert scene.notes("on_retry") == [["on_retry", task_id]]
     else:
@@ -300,12 +306,7 @@ def test_a_lost_task_is_sent_again_once_when_a_setting_says_so(
 
 def test_a_next_try_that_was_sent_is_not_sent_again(start: Callable[..., Scene]) -> None:
     """The process that sends it is lost before it has told so."""
-    scene = start("petiole", task_retry_on_worker_lost=True)
-    task_id = scene.send(scene.task("die_once_and_on_retry"))
-    assert wait_stored(scene.backend, task_id)["result"] == "survived"
-    wait_settled(scene.broker)
-    assert scene.broker.get("runs") == b"2"
-    assert scene.broker.llen(QUEUE) == 0
+    lose_once(start("petiole", task_retry_on_worker_lost=True), "die_once_and_on_retry")
 
 
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
