@@ -308,7 +308,7 @@ def test_termination_while_celery_is_imported(runner: Runner) -> None:
     """A first process that handles no signal yet would ignore it, and be killed much later."""
     runner.write("runner_app.add", 1, 2)
     (runner.folder / "billiard.py").write_text(
-        "import sys, time; print('importing', file=sys.stderr, flush=True); time.sleep(60)"
+        "import signal, sys; print('importing', file=sys.stderr, flush=True); signal.pause()"
     )
     path = os.pathsep.join([str(runner.folder), runner.python.environment({})["PYTHONPATH"]])
     process = runner.python.start("-m", "petiole.run", **runner.variables(PYTHONPATH=path))

@@ -286,7 +286,7 @@ def leave_daemon() -> int:
         os.setsid()
         if os.fork() == 0:
             os.write(writer, str(os.getpid()).encode())
-            time.sleep(60)
+            signal.pause()
         os._exit(0)
     os.wait()
     return int(os.read(reader, 32))
@@ -310,7 +310,7 @@ def tidy_up() -> None:
     """Log when a signal ends the process."""
     try:
         print("begun what is to be tidied up")
-        time.sleep(60)
+        signal.pause()
     finally:
         logger.warning("tidying up")
 

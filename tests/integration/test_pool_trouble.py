@@ -254,13 +254,13 @@ def test_a_worker_stops_while_its_app_cannot_be_imported(
 
 
 SLOW_APP = """
-import os, sys, time
+import os, signal, sys
 from celery import Celery
 app = Celery("slow", broker=os.environ["POOL_URL"])
 stage = sys.modules["__main__"].__spec__.name.partition(".")[2]
 open(f"begun-{stage}", "w").close()
-while not os.path.exists(f"go-{stage}"):
-    time.sleep(0.01)
+if not os.path.exists(f"go-{stage}"):
+    signal.pause()
 
 
 @app.task

@@ -153,7 +153,7 @@ def test_a_failed_job_falls_back_to_its_log(cluster: Cluster, kubelet: FakeKubel
 
 
 def test_too_much_memory_is_oom_killed(cluster: Cluster, kubelet: FakeKubelet) -> None:
-    program = "import time; held = bytearray(b'x') * (100 << 20); time.sleep(60)"
+    program = "import signal; held = bytearray(b'x') * (100 << 20); signal.pause()"
     limits = {"resources": {"limits": {"memory": "64Mi"}}}
     name = start_job(cluster, {"command": ["python", "-c", program], **limits})
     end = terminated(finished(cluster, name, "Failed"))

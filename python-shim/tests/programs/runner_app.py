@@ -110,13 +110,13 @@ def flaky(self):
 @app.task(bind=True, autoretry_for=(SoftTimeLimitExceeded,), retry_backoff=3, retry_jitter=False)
 def too_slow(self):
     """Run into the soft limit."""
-    time.sleep(30)
+    signal.pause()
 
 
 @app.task(soft_time_limit=1)
 def declared_too_slow():
     """Run into the soft limit of the declaration."""
-    time.sleep(30)
+    signal.pause()
 
 
 @app.task(soft_time_limit=0.5)
@@ -127,14 +127,14 @@ def sets_alarms():
     signal.pause()
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
-    time.sleep(30)
+    signal.pause()
 
 
 @app.task
 def cleans_up():
     """Return although the soft limit came."""
     try:
-        time.sleep(30)
+        signal.pause()
     except SoftTimeLimitExceeded:
         return "cleaned up"
 
@@ -144,7 +144,7 @@ def stuck():
     """Ignore the soft limit."""
     while True:
         try:
-            time.sleep(30)
+            signal.pause()
         except SoftTimeLimitExceeded:
             print("ignored", flush=True)
 
@@ -321,7 +321,7 @@ def nap(seconds):
 @app.task
 def errback_that_hangs(request, exc, traceback):
     """Come to no end."""
-    time.sleep(60)
+    signal.pause()
 
 
 @app.task
@@ -449,7 +449,7 @@ def waits(marker):
     """Say that it runs, wait to be ended, and say that it was."""
     try:
         print("waiting", flush=True)
-        time.sleep(30)
+        signal.pause()
     finally:
         Path(marker).write_text("cleaned up")
 
@@ -477,7 +477,7 @@ def forks(number):
     helper = os.fork()
     if helper == 0:
         os.write(writer, b"ready")
-        time.sleep(30)
+        signal.pause()
         os._exit(0)
     os.read(reader, 5)
     os.kill(helper, number)
@@ -507,7 +507,7 @@ def closes_stderr(how):
     """Close what the runner's own lines would go to, and end in one of the ways that there are."""
     sys.stderr.close()
     if how == "stuck":
-        time.sleep(30)
+        signal.pause()
     if how == "base":
         raise GeneratorExit("odd")
     return how

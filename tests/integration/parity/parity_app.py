@@ -322,7 +322,7 @@ def replace_linked(self: Any) -> Any:
 def soft_limit(is_caught: bool) -> str:
     """Sleep beyond the soft limit."""
     try:
-        time.sleep(30)
+        signal.pause()
     except SoftTimeLimitExceeded:
         if not is_caught:
             raise
@@ -333,14 +333,14 @@ def soft_limit(is_caught: bool) -> str:
 @app.task(time_limit=1)
 def hard_limit() -> None:
     """Sleep beyond the hard limit."""
-    time.sleep(30)
+    signal.pause()
 
 
 @app.task(time_limit=1, acks_late=True, acks_on_failure_or_timeout=False, bind=True)
 def hard_limit_late(self: Any) -> str:
     """Sleep beyond the hard limit, unless it is the second time."""
     if not self.request.delivery_info["redelivered"]:
-        time.sleep(30)
+        signal.pause()
     return "second time"
 
 
@@ -449,7 +449,7 @@ def leave(self: Any, code: int) -> str:
     time.sleep(1)  # Celery gives a task again whose process ends before it is known to have begun
     if code < 0:
         os.kill(os.getpid(), -code)
-        time.sleep(10)
+        signal.pause()
     os._exit(code)
 
 
@@ -550,7 +550,7 @@ def stubborn() -> None:
     """Sleep, and do not listen to SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     record("waiting", stubborn.request.id)
-    time.sleep(30)
+    signal.pause()
 
 
 @app.task(name="a dotless name, with [brackets] and ünïcode")
